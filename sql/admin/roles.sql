@@ -1,0 +1,43 @@
+-- What each role may do: the least its process needs. Re-run at every migrate.
+-- Role names carry the database's name, since roles belong to the whole cluster.
+DO $$
+DECLARE
+    api text := current_database() || '_api';
+    ingest text := current_database() || '_ingest';
+    worker text := current_database() || '_worker';
+    everyone text := format('%I, %I, %I', api, ingest, worker);
+    part record;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = api) THEN
+        RETURN; -- a managed server where the roles could not be made: everything runs as the owner
+    END IF;
+    EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA public FROM %s', everyone);
+    EXECUTE format('GRANT USAGE ON SCHEMA public TO %s', everyone);
+    EXECUTE format('GRANT SELECT ON tier, account, device, series, schema_migration TO %s', everyone);
+    EXECUTE format('GRANT SELECT ON directory_change TO %I', ingest);
+    EXECUTE format('GRANT INSERT ON directory_change TO %I, %I', api, worker);
+
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON api_key, device, series TO %I', api);
+    EXECUTE format('GRANT SELECT ON usage_hour, rejection_hour, device_event TO %I', api);
+
+    EXECUTE format('GRANT INSERT ON series TO %I', ingest);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON usage_hour, rejection_hour TO %I', ingest);
+
+    EXECUTE format('GRANT UPDATE ON account TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT, DELETE ON device_event TO %I', worker);
+    EXECUTE format('GRANT UPDATE ON device TO %I', worker);
+    EXECUTE format('GRANT SELECT, DELETE ON usage_hour, rejection_hour, directory_change TO %I', worker);
+
+    FOR part IN SELECT name, suffix FROM tier, (VALUES (''), ('_text')) AS s (suffix) LOOP
+        EXECUTE format('GRANT SELECT, DELETE ON %I TO %I, %I', 'telemetry_' || part.name || part.suffix, api, worker);
+        EXECUTE format('GRANT INSERT ON %I TO %I, %I', 'telemetry_' || part.name || part.suffix, ingest, worker);
+        EXECUTE format('GRANT SELECT ON %I TO %I', 'telemetry_' || part.name || part.suffix, ingest);
+    END LOOP;
+
+    -- jobs are written in the caller's transaction and worked by the worker
+    IF to_regclass('procrastinate_jobs') IS NOT NULL THEN
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON procrastinate_jobs, procrastinate_events,'
+            ' procrastinate_periodic_defers, procrastinate_workers TO %I, %I', api, worker);
+    END IF;
+    EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO %s', everyone);
+END $$;

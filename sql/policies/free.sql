@@ -1,0 +1,1 @@
+SELECT create_tier('free', interval '7 days');

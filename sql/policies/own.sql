@@ -1,0 +1,1 @@
+SELECT create_tier('own', interval '365 days');

@@ -1,0 +1,1 @@
+SELECT create_tier('paid', interval '90 days');

@@ -1,0 +1,71 @@
+"""Connections to PostgreSQL: one pool for each process, one transaction for each piece of work."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from psycopg import AsyncConnection, OperationalError
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from paqett.errors import ConfigurationError, Unavailable
+from paqett.settings import Database
+
+Connection = AsyncConnection[DictRow]
+
+
+def require_url(settings: Database) -> str:
+    """The address of the database. Raises `ConfigurationError` where none is set."""
+    if not settings.url:
+        raise ConfigurationError(
+            "PAQETT_DATABASE__URL is not set; `make up` starts a database of its own"
+        )
+    return settings.url
+
+
+def pool(settings: Database, process: str) -> AsyncConnectionPool[Connection]:
+    """A closed pool; open it with `async with`."""
+    return AsyncConnectionPool(
+        require_url(settings),
+        connection_class=AsyncConnection[DictRow],
+        min_size=1,
+        max_size=settings.pool_size,
+        timeout=settings.connect_timeout_s,
+        open=False,
+        kwargs=_options(settings, process),
+        reconnect_timeout=2.0,
+    )
+
+
+async def connect(settings: Database, process: str, *, autocommit: bool = False) -> Connection:
+    """One connection outside the pool, for listening, writing batches and migrations."""
+    return await AsyncConnection[DictRow].connect(
+        require_url(settings), autocommit=autocommit, **_options(settings, process)
+    )
+
+
+def _options(settings: Database, process: str) -> dict[str, Any]:
+    return {
+        "row_factory": dict_row,
+        "application_name": f"paqett {process}",
+        "connect_timeout": max(1, round(settings.connect_timeout_s)),
+    }
+
+
+@asynccontextmanager
+async def transaction(
+    source: AsyncConnectionPool[Connection], *, timeout_s: float | None = None
+) -> AsyncIterator[Connection]:
+    """A connection of the pool inside one transaction, with a statement timeout in seconds.
+
+    Raises `Unavailable` while the database cannot be reached.
+    """
+    try:
+        async with source.connection() as conn, conn.transaction():
+            if timeout_s is not None:
+                await conn.execute(
+                    "SELECT set_config('statement_timeout', %s, true)", (f"{timeout_s * 1000:.0f}",)
+                )
+            yield conn
+    except (PoolTimeout, OperationalError) as error:
+        raise Unavailable("The database cannot be reached or took too long; try again.") from error

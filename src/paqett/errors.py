@@ -1,0 +1,106 @@
+"""What can go wrong, each with its HTTP status and its stable code.
+
+A code is part of the contract: MQTT, HTTP, pages and metrics say the same word.
+"""
+
+from typing import Any
+
+
+class PaqettError(Exception):
+    """Anything Paqett itself raises on purpose."""
+
+
+class ConfigurationError(PaqettError):
+    """A setting, file or server is not as it must be; the message says how to mend it."""
+
+
+class SchemaOutdatedError(PaqettError):
+    """The database is older or newer than this program; the message says what to run."""
+
+
+class Problem(PaqettError):
+    """A refusal a client is told about, as an RFC 9457 problem.
+
+    `status` is the HTTP status, `code` the stable word, `detail` one sentence for a person.
+    `extra` members and `headers` go into the answer as they are.
+    """
+
+    status = 500
+    code = "internal_error"
+    title = "Internal error"
+
+    def __init__(
+        self, detail: str, *, extra: dict[str, Any] | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.extra = extra or {}
+        self.headers = headers or {}
+
+
+class Unauthorized(Problem):
+    """No credentials, or credentials that are not known."""
+
+    status = 401
+    code = "unauthorized"
+    title = "Sign-in required"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": 'Bearer realm="paqett"'})
+
+
+class MissingScope(Problem):
+    """The key is known but lacks the scope the endpoint needs."""
+
+    status = 403
+    code = "missing_scope"
+    title = "Missing scope"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This API key lacks the scope {scope}.", extra={"scope": scope})
+
+
+class NotFound(Problem):
+    """There is no such thing, or it is somebody else's: the answer is the same."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
+
+class Conflict(Problem):
+    """The request clashes with what is stored."""
+
+    status = 409
+    code = "conflict"
+    title = "Conflict"
+
+
+class LimitReached(Problem):
+    """A limit of the account's plan is reached."""
+
+    status = 409
+    code = "plan_limit"
+    title = "Plan limit reached"
+
+
+class Invalid(Problem):
+    """A parameter or member of the body is wrong; `field` names it."""
+
+    status = 422
+    code = "invalid"
+    title = "Invalid request"
+
+    def __init__(self, detail: str, *, field: str | None = None) -> None:
+        super().__init__(detail, extra={"field": field} if field else None)
+
+
+class Unavailable(Problem):
+    """The database is away or too slow just now; trying again is right."""
+
+    status = 503
+    code = "unavailable"
+    title = "Temporarily unavailable"
+
+    def __init__(self, detail: str, *, retry_after: int = 2) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)})

@@ -1,0 +1,1 @@
+"""What MQTT and HTTP ingest share: from a payload to stored readings."""

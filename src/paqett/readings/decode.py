@@ -1,0 +1,496 @@
+"""From one telemetry payload to points: the product contract's payload, values and names.
+
+Pure: no I/O, no clock, no knowledge of MQTT or HTTP. Times are whole microseconds (µs) since
+1970-01-01T00:00:00Z. A point is one value of one metric at one time, a plain tuple
+``(time_us, metric, value)``. What is refused becomes a `Rejection` and never costs its neighbours.
+
+The forms of a message (product contract: payload):
+
+- a flat or nested object of metrics; a member ``ts`` is its time, not a metric;
+- the same with the metrics inside a member ``values``. A ``values`` that is an object is always
+  read this way, with or without ``ts``, and members beside it stay metrics; any other ``values``
+  is an ordinary metric of that name. Inside ``values`` the name ``ts`` is a metric;
+- an array of these, at most `MAX_ITEMS`;
+- under a path (``telemetry/{path…}``): an object, whose names the dotted path prefixes, or one
+  JSON scalar or text, which is the metric named by the dotted path. There an array is one bad
+  value, and text that begins with ``{`` is a broken object, not text.
+
+Where the contract is silent:
+
+- a key written twice in one JSON object counts once, with its last value; two spellings that
+  flatten to one name (``{"a.b": 1, "a": {"b": 2}}``) give two points, the first spelling first;
+- depth counts the levels of keys in the payload, without the path and without ``values``;
+- ``"ts": null`` is no ``ts``, as null is no value elsewhere.
+"""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from math import inf, isfinite
+from typing import Any, Final, NoReturn, TypeAlias
+
+import msgspec
+
+from paqett.errors import PaqettError
+
+Value: TypeAlias = float | bool | str
+Point: TypeAlias = tuple[int, str, Value]
+
+MAX_ITEMS: Final = 500
+MAX_DEPTH: Final = 4
+MAX_PATH_LEVELS: Final = 5
+MAX_NAME_CHARACTERS: Final = 128
+MAX_TEXT_BYTES: Final = 512
+MAX_EXACT_INTEGER: Final = 2**53
+CLOCK_SET_US: Final = 978_307_200_000_000
+"""2001-01-01T00:00:00Z: a device clock before it was never set."""
+
+_LONGEST_TS: Final = 64
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_SECOND_US: Final = 1_000_000
+_DAY_US: Final = 86_400 * _SECOND_US
+_SECONDS_BELOW: Final = 10**11
+_MILLISECONDS_BELOW: Final = 10**14
+_MICROSECONDS_BELOW: Final = 10**17
+_NUMBER: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_INTEGER: Final = re.compile(r"[+-]?\d+", re.ASCII)
+_NOT_FINITE: Final = frozenset(
+    {"inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", "+nan", "-nan"}
+)
+_RFC3339: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d[Tt ](?:[01]\d|2[0-3]):[0-5]\d:)([0-5]\d|60)"
+    r"((?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d))",
+    re.ASCII,
+)
+_JSON_BEGINS: Final = tuple('{["-0123456789tfn')
+_WORDS: Final[dict[str, bool | None]] = {
+    "on": True,
+    "off": False,
+    "": None,
+    "nan": None,
+    "unknown": None,
+    "unavailable": None,
+}
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """One refusal: a value, an item or a whole message.
+
+    `index` is the item's place in the array, 0 for a single object and for a whole message.
+    `metric` is the dotted name of the refused value, made printable and cut to 128 characters,
+    or None where the item or the message is refused. `code` is one of the product contract's
+    codes, `detail` a sentence for people. `points` is how many values were lost, never less
+    than 1, so that a refusal is always counted.
+    """
+
+    index: int
+    metric: str | None
+    code: str
+    detail: str
+    points: int = 1
+
+
+class Decoded(msgspec.Struct):
+    """What one message holds, in the order of the payload.
+
+    `items` is how many items were read, 0 for a message refused whole: times of receipt lie in
+    ``[received_us, received_us + items)``. `stamped` is how many of `points` carry the device's
+    own time; the others carry the time of receipt.
+    """
+
+    points: list[Point]
+    rejections: list[Rejection]
+    items: int
+    stamped: int = 0
+
+
+class PayloadError(PaqettError):
+    """A message, item, timestamp, name or value that the contract refuses, with its code."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+def decode(
+    payload: bytes | memoryview,
+    *,
+    received_us: int,
+    oldest_us: int,
+    newest_us: int,
+    path: str = "",
+    max_items: int = MAX_ITEMS,
+    use_device_clock: bool = True,
+) -> Decoded:
+    """Read one message (product contract: payload). Never raises for what a device can send.
+
+    `received_us` is the time of receipt in µs, already made strictly increasing for the device;
+    item i without ``ts`` gets ``received_us + i``. A ``ts`` from `oldest_us` to `newest_us`, both
+    included, is accepted. `path` is what follows ``telemetry/`` in the topic, "" for the bare
+    topic. With `use_device_clock` false a ``ts`` is dropped unread, even a malformed one.
+    """
+    try:
+        name = dotted_path(path) if path else ""
+        message = _parse(payload, text_allowed=path != "")
+    except PayloadError as refused:
+        return _refuse_message(refused.code, refused.detail)
+    window = (oldest_us, newest_us) if use_device_clock else None
+    out = Decoded([], [], 1)
+    if type(message) is dict:
+        _read_item(message, f"{name}." if name else "", received_us, 0, window, out)
+    elif name:
+        _collect({name: message}, "", 1, received_us, 0, out)
+    elif type(message) is list:
+        return _read_array(message, max_items, received_us, window)
+    else:
+        return _refuse_message("bad_json", "the payload is neither an object nor an array")
+    return out
+
+
+@lru_cache(maxsize=4096)
+def dotted_path(path: str) -> str:
+    """Return the metric name, or its beginning, that a topic path of 1 to 5 levels stands for.
+
+    Raises PayloadError ``bad_topic`` for an empty level or more than five.
+    """
+    levels = path.split("/")
+    if len(levels) > MAX_PATH_LEVELS or not all(levels):
+        raise PayloadError(
+            "bad_topic", f"a path has 1 to {MAX_PATH_LEVELS} levels, and none of them is empty"
+        )
+    return ".".join(levels)
+
+
+# One look-up costs less than the checks, and a fleet uses the same few names over and over.
+@lru_cache(maxsize=16_384)
+def check_metric_name(name: str) -> str:
+    """Return the name as it is stored, ``/`` as ``.`` (product contract: values).
+
+    Raises PayloadError ``bad_metric_name`` unless it has 1 to 128 characters, all printable as
+    `str.isprintable` has it: no control or format characters, no lone surrogates, no white space
+    but the plain space.
+    """
+    if not 0 < len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
+        raise PayloadError(
+            "bad_metric_name",
+            f"a metric name is 1 to {MAX_NAME_CHARACTERS} printable characters",
+        )
+    return name.replace("/", ".")
+
+
+def classify_value(value: object) -> Value | None:
+    """Return the value as it is stored, or None for one to ignore (product contract: values).
+
+    Numbers become float, bool and ON/OFF in any case bool, other strings stay text: "21.5" and
+    "true" too. The words for "no value" and ON/OFF may have white space around them. Raises
+    PayloadError ``bad_value`` for integers beyond ±2^53, numbers that are not finite, text beyond
+    512 bytes of UTF-8 or that PostgreSQL cannot store (U+0000, lone surrogates), and all else.
+    """
+    if value is None or type(value) is bool:
+        return value
+    if type(value) is str:
+        word = value.strip().lower()
+        return _WORDS[word] if word in _WORDS else _check_text(value)
+    if type(value) is float and isfinite(value):
+        return value
+    if type(value) is int:
+        if -MAX_EXACT_INTEGER <= value <= MAX_EXACT_INTEGER:
+            return float(value)
+        raise PayloadError("bad_value", "an integer beyond 2^53 would not be stored exactly")
+    if type(value) is list:
+        raise PayloadError("bad_value", "an array is not a value")
+    raise PayloadError("bad_value", "a number outside the range of a double")
+
+
+def parse_ts(ts: object) -> int:
+    """Return a device's timestamp in µs since 1970-01-01T00:00:00Z (product contract: payload).
+
+    Takes RFC 3339 with an offset (``t``, ``z`` and a space for ``T`` too) and numbers, also as
+    strings, whose size tells the unit: |ts| < 1e11 s, < 1e14 ms, < 1e17 µs, else ns. Digits below
+    the µs are cut off, except that seconds and milliseconds written as a fraction are rounded,
+    since no double holds them exactly. A leap second, ``:60`` at the end of a UTC month, is the
+    first second of the next. Raises PayloadError ``bad_ts`` for all else.
+    """
+    if type(ts) is str:
+        ts = ts.strip() if len(ts) <= _LONGEST_TS else ""
+        if match := _RFC3339.fullmatch(ts):
+            return _parse_rfc3339(*match.groups())
+        ts = _parse_number(ts)
+    if type(ts) is int:
+        return _integer_to_us(ts)
+    if type(ts) is float and isfinite(ts):
+        return _float_to_us(ts)
+    raise _bad_ts()
+
+
+def check_window(time_us: int, oldest_us: int, newest_us: int) -> None:
+    """Raise PayloadError unless a device's time lies in the window, its edges included.
+
+    ``clock_not_set`` before 2001, ``ts_too_old`` before `oldest_us`, ``ts_in_future`` after
+    `newest_us`; all in µs.
+    """
+    if time_us < CLOCK_SET_US:
+        raise PayloadError("clock_not_set", f"ts is {_rfc3339(time_us)}: before 2001-01-01")
+    if time_us < oldest_us:
+        raise PayloadError(
+            "ts_too_old", f"ts is {_rfc3339(time_us)}; the oldest kept is {_rfc3339(oldest_us)}"
+        )
+    if time_us > newest_us:
+        raise PayloadError(
+            "ts_in_future",
+            f"ts is {_rfc3339(time_us)}; the latest accepted is {_rfc3339(newest_us)}",
+        )
+
+
+def _read_array(
+    items: list[Any], max_items: int, received_us: int, window: tuple[int, int] | None
+) -> Decoded:
+    if len(items) > max_items:
+        detail = f"{len(items)} items in one message; at most {max_items} are read"
+        return _refuse_message("too_many_items", detail, sum(map(_count, items)))
+    out = Decoded([], [], len(items))
+    for index, item in enumerate(items):
+        if type(item) is dict:
+            _read_item(item, "", received_us + index, index, window, out)
+        else:
+            out.rejections.append(Rejection(index, None, "bad_json", "an item is an object"))
+    return out
+
+
+def _read_item(
+    item: dict[str, Any],
+    prefix: str,
+    time_us: int,
+    index: int,
+    window: tuple[int, int] | None,
+    out: Decoded,
+) -> None:
+    """Add an item's points to `out`; `time_us` is for an item without ``ts``, or no `window`."""
+    ts = item.pop("ts", None)
+    if ts is None or window is None:
+        _collect_item(item, prefix, time_us, index, out)
+        return
+    try:
+        time_us = parse_ts(ts)
+        check_window(time_us, *window)
+    except PayloadError as refused:
+        lost = max(1, _count(item))
+        out.rejections.append(Rejection(index, None, refused.code, refused.detail, lost))
+        return
+    before = len(out.points)
+    _collect_item(item, prefix, time_us, index, out)
+    out.stamped += len(out.points) - before
+
+
+def _collect_item(
+    item: dict[str, Any], prefix: str, time_us: int, index: int, out: Decoded
+) -> None:
+    if type(item.get("values")) is dict:
+        _collect(item.pop("values"), prefix, 1, time_us, index, out)
+    _collect(item, prefix, 1, time_us, index, out)
+
+
+def _collect(
+    values: dict[str, Any], prefix: str, depth: int, time_us: int, index: int, out: Decoded
+) -> None:
+    """Add each value to `out`; the hot loop, so numbers and booleans are judged in place."""
+    points = out.points
+    for key, found in values.items():
+        name = prefix + key
+        kind = type(found)
+        value: Value | None
+        try:
+            if (kind is float and -inf < found < inf) or kind is bool:
+                value = found
+            elif kind is int and -MAX_EXACT_INTEGER <= found <= MAX_EXACT_INTEGER:
+                value = float(found)
+            elif kind is dict:
+                _collect_nested(found, name, depth, time_us, index, out)
+                continue
+            else:
+                value = classify_value(found)
+            if value is not None:
+                points.append((time_us, check_metric_name(name), value))
+        except PayloadError as refused:
+            rejection = Rejection(index, _printable(name), refused.code, refused.detail)
+            out.rejections.append(rejection)
+
+
+def _collect_nested(
+    values: dict[str, Any], name: str, depth: int, time_us: int, index: int, out: Decoded
+) -> None:
+    if depth < MAX_DEPTH:
+        # Cut where it is too long anyway: one long key must not be copied for each of its values.
+        prefix = f"{name}."[: MAX_NAME_CHARACTERS + 1]
+        _collect(values, prefix, depth + 1, time_us, index, out)
+    elif values:
+        raise PayloadError("bad_value", f"objects nest at most {MAX_DEPTH} levels deep")
+
+
+def _count(item: object) -> int:
+    """How many values an item holds, good and bad, ignored ones left out; 1 if not an object."""
+    if type(item) is not dict:
+        return 1
+    scratch = Decoded([], [], 1)
+    _collect_item(item, "", 0, 0, scratch)
+    return len(scratch.points) + len(scratch.rejections)
+
+
+def _refuse_message(code: str, detail: str, points: int = 1) -> Decoded:
+    return Decoded([], [Rejection(0, None, code, detail, max(1, points))], 0)
+
+
+def _printable(name: str) -> str:
+    """A refused name as it can be shown and stored anywhere."""
+    name = name[:MAX_NAME_CHARACTERS].replace("/", ".")
+    if name.isprintable():
+        return name
+    return "".join(character if character.isprintable() else "\ufffd" for character in name)
+
+
+def _check_text(text: str) -> str:
+    if len(text) > MAX_TEXT_BYTES or "\0" in text:
+        raise _bad_text()
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise _bad_text() from None
+    if size > MAX_TEXT_BYTES:
+        raise _bad_text()
+    return text
+
+
+def _bad_text() -> PayloadError:
+    return PayloadError(
+        "bad_value", f"text is at most {MAX_TEXT_BYTES} bytes of valid UTF-8 without U+0000"
+    )
+
+
+def _parse(payload: bytes | memoryview, *, text_allowed: bool) -> object:
+    """Return the payload's JSON, or with `text_allowed` the number or text that it is instead."""
+    try:
+        return _decode_json(payload)
+    except RecursionError:
+        raise PayloadError("bad_json", "nested too deeply") from None
+    except ValueError:
+        return _parse_again(payload, text_allowed=text_allowed)
+
+
+def _parse_again(payload: bytes | memoryview, *, text_allowed: bool) -> object:
+    """Read what the fast parser refuses whole.
+
+    A byte order mark, a number no double holds or half a surrogate pair: the last two are one bad
+    value and must not cost the others.
+    """
+    try:
+        text = str(payload, "utf-8-sig")
+    except UnicodeDecodeError:
+        raise PayloadError("bad_json", "not UTF-8") from None
+    text = text.strip()
+    if text_allowed and not text.startswith(_JSON_BEGINS):
+        return _read_text(text)
+    try:
+        return _tolerant_json.decode(text)
+    except RecursionError:
+        raise PayloadError("bad_json", "nested too deeply") from None
+    except ValueError as error:
+        if text_allowed and not text.startswith("{"):
+            return _read_text(text)
+        raise PayloadError("bad_json", f"not JSON: {error}") from None
+
+
+def _read_text(text: str) -> float | str:
+    number = _parse_number(text)
+    return text if number is None else number
+
+
+def _parse_number(text: str) -> int | float | None:
+    """Return the number that a text is, infinite where it is out of range; None if it is none.
+
+    Broader than JSON: a leading ``+`` or zero, nothing before or after the point. Narrower than
+    `float`: ASCII digits without separators. The number of a signed "nan", as C prints it, is nan.
+    """
+    if len(text) > MAX_TEXT_BYTES:
+        return None
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _NUMBER.fullmatch(text) or text.lower() in _NOT_FINITE:
+        return float(text)
+    return None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _parse_long_integer(digits: str) -> int | float:
+    # Python refuses to read integers of thousands of digits; none of them can be stored.
+    return int(digits) if len(digits) <= _LONGEST_TS else inf
+
+
+_decode_json: Final = msgspec.json.Decoder().decode
+_tolerant_json: Final = json.JSONDecoder(
+    parse_int=_parse_long_integer, parse_constant=_refuse_constant
+)
+
+
+def _parse_rfc3339(to_minute: str, second: str, rest: str) -> int:
+    leap = second == "60"
+    text = f"{to_minute}{'59' if leap else second}{rest}".upper()
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise _bad_ts() from None
+    time_us = (moment - _EPOCH) // _MICROSECOND
+    if not leap:
+        return time_us
+    time_us += _SECOND_US
+    if not _begins_utc_month(time_us):
+        raise _bad_ts()
+    return time_us
+
+
+def _begins_utc_month(time_us: int) -> bool:
+    """Whether the time lies in the first second of a month."""
+    if time_us % _DAY_US >= _SECOND_US:
+        return False
+    try:
+        return (_EPOCH + timedelta(microseconds=time_us)).day == 1
+    except OverflowError:
+        return False
+
+
+def _integer_to_us(ts: int) -> int:
+    size = abs(ts)
+    if size < _SECONDS_BELOW:
+        return ts * 1_000_000
+    if size < _MILLISECONDS_BELOW:
+        return ts * 1_000
+    return ts if size < _MICROSECONDS_BELOW else ts // 1_000
+
+
+def _float_to_us(ts: float) -> int:
+    size = abs(ts)
+    if size < _SECONDS_BELOW:
+        return round(ts * 1e6)
+    if size < _MILLISECONDS_BELOW:
+        return round(ts * 1e3)
+    return int(ts) if size < _MICROSECONDS_BELOW else int(ts) // 1_000
+
+
+def _bad_ts() -> PayloadError:
+    return PayloadError(
+        "bad_ts", "ts is RFC 3339 with an offset, or a Unix time in seconds, ms, µs or ns"
+    )
+
+
+def _rfc3339(time_us: int) -> str:
+    """The time for people; out of the calendar's range, which it is."""
+    try:
+        moment = _EPOCH + timedelta(microseconds=time_us)
+    except OverflowError:
+        return "before year 1" if time_us < 0 else "after year 9999"
+    return moment.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,190 @@
+"""One struct of settings: defaults in `config/paqett.toml`, then a file, then the environment."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from paqett.errors import ConfigurationError
+
+PREFIX = "PAQETT_"
+# Read by the tests and by the program's own start, not settings.
+_NOT_SETTINGS = ("PAQETT_TEST_", "PAQETT_CONFIG")
+
+
+class General(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[paqett]`"""
+
+    data_dir: str
+    plans_file: str
+    default_plan: str
+    public_url: str
+
+
+class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[log]`"""
+
+    level: Literal["debug", "info", "warning", "error"]
+    format: Literal["console", "json"]
+
+
+class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[database]`"""
+
+    url: str
+    pool_size: int
+    connect_timeout_s: float
+    statement_timeout_s: float
+
+
+class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[http]`"""
+
+    host: str
+    port: int
+    allow_plain: bool
+    tls_cert_file: str
+    tls_key_file: str
+
+
+class Ops(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[ops]`"""
+
+    host: str
+    port: int
+    token: str
+    open_on_api: bool
+
+
+class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[mqtt]`"""
+
+    host: str
+    port: int
+    username: str
+    password: str
+    tls: bool
+    receive_maximum: int
+
+
+class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[broker]`"""
+
+    binary: str
+    listen_host: str
+    listen_port: int
+    allow_plain: bool
+    tls_port: int
+    tls_cert_file: str
+    tls_key_file: str
+    max_packet_bytes: int
+
+
+class Ingest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[ingest]`"""
+
+    batch_rows: int
+    batch_age_ms: int
+    drain_timeout_s: float
+
+
+class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[worker]`"""
+
+    concurrency: int
+    retention_every_s: int
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that can be set, one member for each section of `config/paqett.toml`."""
+
+    paqett: General
+    log: Log
+    database: Database
+    http: Http
+    ops: Ops
+    mqtt: Mqtt
+    broker: Broker
+    ingest: Ingest
+    worker: Worker
+
+    @property
+    def data_dir(self) -> Path:
+        """The folder that holds what a process keeps on disk."""
+        return Path(self.paqett.data_dir)
+
+    @property
+    def plans_file(self) -> Path:
+        """The plans in force: `config/plans.toml` unless a setting names another file."""
+        named = self.paqett.plans_file
+        return Path(named) if named else config_dir() / "plans.toml"
+
+
+def _shipped(folder: str) -> Path:
+    """A folder of files shipped with the program: inside the wheel, or beside `src/`."""
+    inside = Path(__file__).parent / folder
+    return inside if inside.is_dir() else Path(__file__).parents[2] / folder
+
+
+def config_dir() -> Path:
+    """The shipped `config/`."""
+    return _shipped("config")
+
+
+def sql_dir() -> Path:
+    """The shipped `sql/`."""
+    return _shipped("sql")
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings.
+
+    Raises `ConfigurationError` for an unknown key, a value of the wrong type or a file that
+    cannot be read.
+    """
+    env = os.environ if environ is None else environ
+    values = tomllib.loads((config_dir() / "paqett.toml").read_text())
+    if env.get("PAQETT_CONFIG"):
+        _merge(values, _read_toml(Path(env["PAQETT_CONFIG"])))
+    for name, text in env.items():
+        if name.startswith(PREFIX) and not name.startswith(_NOT_SETTINGS):
+            _set_from_environment(values, name, text)
+    try:
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"settings: {error}") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"PAQETT_CONFIG: {path}: {error}") from None
+
+
+def _merge(values: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for section, entries in over.items():
+        if section not in values or not isinstance(entries, dict):
+            raise ConfigurationError(f"settings: unknown section [{section}]")
+        values[section] |= entries
+
+
+def _set_from_environment(values: dict[str, Any], name: str, text: str) -> None:
+    section, _, key = name.removeprefix(PREFIX).lower().partition("__")
+    entries = values.get(section, {})
+    if key not in entries and key.endswith("_file"):
+        key = key.removesuffix("_file")
+        text = _read_secret(name, Path(text))
+    if key not in entries:
+        raise ConfigurationError(f"settings: {name} names no setting (see config/paqett.toml)")
+    entries[key] = text
+
+
+def _read_secret(name: str, path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"settings: {name}: {error}") from None

@@ -1,0 +1,75 @@
+"""SQL stays in `.sql` files; Python calls a query by its name.
+
+A file in `sql/queries/` holds queries of one subject. Each begins with `-- name: its_name`, then a
+comment line with its reason, then one statement with `%(parameter)s` placeholders. `{tier}` and
+`{tier_text}` are the only composed parts: identifiers taken from table `tier`.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import LiteralString, cast
+
+import msgspec
+from psycopg import sql
+
+from paqett.settings import sql_dir
+
+_HEAD = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+
+class Query(msgspec.Struct, frozen=True):
+    """A named statement: `reason` is its comment, `text` the SQL."""
+
+    name: str
+    reason: str
+    text: LiteralString
+    file: str
+
+
+@cache
+def queries() -> dict[str, Query]:
+    """Every named query. Raises `ValueError` for a name given twice or a missing reason."""
+    found: dict[str, Query] = {}
+    for path in sorted((sql_dir() / "queries").glob("*.sql")):
+        for entry in _parse(path):
+            if entry.name in found:
+                raise ValueError(f"{path.name}: the query {entry.name} stands twice")
+            found[entry.name] = entry
+    return found
+
+
+def _parse(path: Path) -> list[Query]:
+    parts = _HEAD.split(path.read_text())
+    return [
+        _query(path.name, name, body) for name, body in zip(parts[1::2], parts[2::2], strict=True)
+    ]
+
+
+def _query(file: str, name: str, body: str) -> Query:
+    lines = body.strip().splitlines()
+    reason = [line.removeprefix("--").strip() for line in lines if line.startswith("--")]
+    text = "\n".join(line for line in lines if not line.startswith("--")).strip()
+    if not reason or not text:
+        raise ValueError(f"{file}: the query {name} lacks its reason or its statement")
+    return Query(name, " ".join(reason), cast(LiteralString, text), file)
+
+
+@cache
+def query(name: str) -> LiteralString:
+    """The statement called `name`. Raises `KeyError`."""
+    return queries()[name].text
+
+
+@cache
+def tier_query(name: str, tier: str) -> sql.Composed:
+    """The statement called `name` for one tier; `tier` comes from the table `tier`."""
+    return sql.SQL(query(name)).format(
+        tier=sql.Identifier(f"telemetry_{tier}"),
+        tier_text=sql.Identifier(f"telemetry_{tier}_text"),
+    )
+
+
+def script(*parts: str) -> LiteralString:
+    """The text of one file under `sql/`, for the migrations."""
+    return cast(LiteralString, sql_dir().joinpath(*parts).read_text())
