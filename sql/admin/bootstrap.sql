@@ -13,7 +13,7 @@ BEGIN
     END LOOP;
     EXECUTE format('ALTER DATABASE %I OWNER TO %I', db, db || '_owner');
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', db);
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I, %I, %I', db, db || '_api', db || '_ingest', db || '_worker');
+    EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I, %I, %I', db, db || '_api', db || '_ingest', db || '_worker');
     EXECUTE format('GRANT ALL ON SCHEMA public TO %I', db || '_owner');
 END $$;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;

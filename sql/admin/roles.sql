@@ -34,6 +34,8 @@ BEGIN
         EXECUTE format('GRANT SELECT ON %I TO %I', 'telemetry_' || part.name || part.suffix, ingest);
     END LOOP;
 
+    EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text) TO %I', worker);
+
     -- jobs are written in the caller's transaction and worked by the worker
     IF to_regclass('procrastinate_jobs') IS NOT NULL THEN
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON procrastinate_jobs, procrastinate_events,'

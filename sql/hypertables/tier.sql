@@ -57,8 +57,9 @@ BEGIN
 END $$;
 
 -- What the policy does, for the edition that has none; also the worker's watch on the other.
+-- It runs as the owner, since only an owner may drop chunks, and takes its period from the tier.
 CREATE OR REPLACE FUNCTION apply_retention(tier_name text) RETURNS int
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     period interval := (SELECT retention FROM tier WHERE name = tier_name);
     dropped int := 0;
@@ -72,3 +73,4 @@ BEGIN
     END LOOP;
     RETURN dropped;
 END $$;
+REVOKE EXECUTE ON FUNCTION apply_retention(text) FROM PUBLIC;

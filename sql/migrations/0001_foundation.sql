@@ -15,7 +15,7 @@ CREATE TABLE account (
     -- no reference to tier: tiers are made after the migrations; set_plan checks the name
     tier text NOT NULL,
     moving_from text,
-    readable_from timestamptz NOT NULL DEFAULT '-infinity',
+    readable_from timestamptz NOT NULL DEFAULT 'epoch',
     tier_due_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now()
 );

@@ -58,7 +58,7 @@ async def migrate(conn: Connection) -> list[str]:
 async def _bootstrap(conn: Connection) -> None:
     if await _scalar(conn, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
         await _run(conn, script("admin", "bootstrap.sql"))
-        owner = sql.Identifier(f"{conn.info.dbname}_owner")
+        owner = sql.Identifier(f"{await _scalar(conn, 'SELECT current_database()')}_owner")
         await conn.execute(sql.SQL("SET ROLE {}").format(owner))
     elif not await _scalar(conn, "SELECT 1 FROM pg_extension WHERE extname = 'timescaledb'"):
         raise ConfigurationError(

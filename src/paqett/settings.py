@@ -98,6 +98,17 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retention_every_s: int
 
 
+class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[agent]`"""
+
+    host: str
+    port: int
+    device_id: str
+    secret: str
+    tls: bool
+    interval_s: float
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set, one member for each section of `config/paqett.toml`."""
 
@@ -110,6 +121,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     broker: Broker
     ingest: Ingest
     worker: Worker
+    agent: Agent
 
     @property
     def data_dir(self) -> Path:

@@ -150,18 +150,18 @@ def decode(
     return out
 
 
-@lru_cache(maxsize=4096)
 def dotted_path(path: str) -> str:
     """Return the metric name, or its beginning, that a topic path of 1 to 5 levels stands for.
 
-    Raises PayloadError ``bad_topic`` for an empty level or more than five.
+    Beyond 128 characters it is cut to 129, too long for a name either way. Raises PayloadError
+    ``bad_topic`` for an empty level or more than five.
     """
     levels = path.split("/")
     if len(levels) > MAX_PATH_LEVELS or not all(levels):
         raise PayloadError(
             "bad_topic", f"a path has 1 to {MAX_PATH_LEVELS} levels, and none of them is empty"
         )
-    return ".".join(levels)
+    return ".".join(levels)[: MAX_NAME_CHARACTERS + 1]
 
 
 # One look-up costs less than the checks, and a fleet uses the same few names over and over.
@@ -200,9 +200,15 @@ def classify_value(value: object) -> Value | None:
         if -MAX_EXACT_INTEGER <= value <= MAX_EXACT_INTEGER:
             return float(value)
         raise PayloadError("bad_value", "an integer beyond 2^53 would not be stored exactly")
-    if type(value) is list:
-        raise PayloadError("bad_value", "an array is not a value")
-    raise PayloadError("bad_value", "a number outside the range of a double")
+    if type(value) is float:
+        raise PayloadError("bad_value", "the number is outside the range of a double")
+    raise PayloadError("bad_value", "an array is not a value")
+
+
+def read_text(text: str) -> float | str:
+    """Return the number that text outside JSON stands for, or the text; then `classify_value`."""
+    number = _parse_number(text)
+    return text if number is None else number
 
 
 def parse_ts(ts: object) -> int:
@@ -256,7 +262,7 @@ def _read_array(
         if type(item) is dict:
             _read_item(item, "", received_us + index, index, window, out)
         else:
-            out.rejections.append(Rejection(index, None, "bad_json", "an item is an object"))
+            out.rejections.append(Rejection(index, None, "bad_json", "the item is not an object"))
     return out
 
 
@@ -334,6 +340,7 @@ def _count(item: object) -> int:
     """How many values an item holds, good and bad, ignored ones left out; 1 if not an object."""
     if type(item) is not dict:
         return 1
+    item.pop("ts", None)
     scratch = Decoded([], [], 1)
     _collect_item(item, "", 0, 0, scratch)
     return len(scratch.points) + len(scratch.rejections)
@@ -389,22 +396,17 @@ def _parse_again(payload: bytes | memoryview, *, text_allowed: bool) -> object:
         text = str(payload, "utf-8-sig")
     except UnicodeDecodeError:
         raise PayloadError("bad_json", "not UTF-8") from None
-    text = text.strip()
-    if text_allowed and not text.startswith(_JSON_BEGINS):
-        return _read_text(text)
+    bare = text.strip()
+    if text_allowed and not bare.startswith(_JSON_BEGINS):
+        return read_text(bare)
     try:
         return _tolerant_json.decode(text)
     except RecursionError:
         raise PayloadError("bad_json", "nested too deeply") from None
     except ValueError as error:
-        if text_allowed and not text.startswith("{"):
-            return _read_text(text)
+        if text_allowed and not bare.startswith("{"):
+            return read_text(bare)
         raise PayloadError("bad_json", f"not JSON: {error}") from None
-
-
-def _read_text(text: str) -> float | str:
-    number = _parse_number(text)
-    return text if number is None else number
 
 
 def _parse_number(text: str) -> int | float | None:
@@ -426,15 +428,15 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _parse_long_integer(digits: str) -> int | float:
-    # Python refuses to read integers of thousands of digits; none of them can be stored.
-    return int(digits) if len(digits) <= _LONGEST_TS else inf
+def _parse_integer(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:  # Python reads no integer of more than 4,300 digits; none could be stored
+        return inf
 
 
 _decode_json: Final = msgspec.json.Decoder().decode
-_tolerant_json: Final = json.JSONDecoder(
-    parse_int=_parse_long_integer, parse_constant=_refuse_constant
-)
+_tolerant_json: Final = json.JSONDecoder(parse_int=_parse_integer, parse_constant=_refuse_constant)
 
 
 def _parse_rfc3339(to_minute: str, second: str, rest: str) -> int:

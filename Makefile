@@ -1,0 +1,31 @@
+# `make help` lists the targets.
+PY := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help setup up down check test prove bench
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: ## install what is missing: Debian packages, TimescaleDB, the Python environment
+	@bash src/paqett/local/setup.sh
+
+up: setup ## run everything on this machine; Ctrl-C stops it
+	@exec .venv/bin/paqett up $(ARGS)
+
+down: ## stop what `make up` started elsewhere
+	@.venv/bin/paqett up --stop
+
+check: setup ## format, lint, types, import layers
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test: setup ## every proof in its bounded form
+	$(PY) -m pytest -m "not prove" -n 2 --dist loadfile
+
+prove: setup ## the long form of every proof, into benchmarks/results/
+	$(PY) -m pytest -m prove -x -q
+
+bench: setup ## measure against the ceiling of the same run
+	$(PY) benchmarks/ingest.py

@@ -1,0 +1,16 @@
+-- name: unscoped_oldest_reading
+-- A tier's oldest reading, whosesoever: what retention is judged by.
+SELECT least((SELECT min(time) FROM {tier}), (SELECT min(time) FROM {tier_text})) AS time;
+
+-- name: unscoped_policy_jobs
+-- The state of a tier's policies on the Community edition; no rows on Apache.
+SELECT j.hypertable_name::text AS hypertable, j.job_id, j.scheduled, s.last_run_status::text,
+       s.last_successful_finish, s.total_failures
+FROM timescaledb_information.jobs AS j
+LEFT JOIN timescaledb_information.job_stats AS s USING (job_id)
+WHERE j.proc_name = 'policy_retention' AND j.hypertable_name::text = ANY (%(tables)s)
+ORDER BY j.hypertable_name;
+
+-- name: unscoped_apply_retention
+-- Whole chunks belong to many accounts; the function reads the period from table tier.
+SELECT apply_retention(%(tier)s) AS dropped;

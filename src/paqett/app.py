@@ -1,0 +1,60 @@
+"""The composition root: what a process is made of, opened and closed in one place."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+import msgspec
+from psycopg import Error
+from psycopg_pool import AsyncConnectionPool
+
+from paqett import db, log, migrate
+from paqett.db import Connection
+from paqett.plans import Plan, load_plans
+from paqett.settings import Settings
+
+_logger = log.get("app")
+
+
+class Services(msgspec.Struct, frozen=True):
+    """What the API's handlers and the worker's tasks are given."""
+
+    settings: Settings
+    pool: AsyncConnectionPool[Connection]
+    plans: dict[str, Plan]
+    clock: Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """The clock every process uses; tests give another."""
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def services(
+    settings: Settings, process: str, clock: Callable[[], datetime] = utc_now
+) -> AsyncIterator[Services]:
+    """Open the pool and read the plans; close them at the end."""
+    plans = load_plans(settings.plans_file)
+    async with db.pool(settings.database, process) as pool:
+        yield Services(settings, pool, plans, clock)
+
+
+async def wait_for_database(settings: Settings, stop: asyncio.Event) -> None:
+    """Return once the database answers and has this program's schema, or `stop` is set.
+
+    Raises `SchemaOutdatedError` where it answers with another schema.
+    """
+    told = False
+    while not stop.is_set():
+        with suppress(Error, OSError):
+            conn = await db.connect(settings.database, "start", autocommit=True)
+            async with conn:
+                await migrate.require_current(conn)
+            return
+        if not told:
+            _logger.warning("waiting for the database")
+            told = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 1)

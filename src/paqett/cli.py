@@ -1,0 +1,314 @@
+"""The one command, `paqett`. Data goes to standard output, messages to standard error.
+
+Exit codes: 0 done, 1 it went wrong, 2 the command line or the settings are wrong.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import psycopg
+import uvloop
+from prometheus_client import start_http_server
+
+from paqett import __version__, accounts, db, devices, doctor, keys, log, migrate, moves
+from paqett.broker import process as broker
+from paqett.errors import ConfigurationError, NotFound, PaqettError
+from paqett.ingest import process as ingest
+from paqett.local import agent, fleet, simulate, up
+from paqett.plans import Plan, load_plans
+from paqett.settings import Settings, load
+from paqett.sqlfiles import query
+from paqett.web import server
+from paqett.worker import process as worker
+
+Process = Callable[[Settings, asyncio.Event], Awaitable[None]]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = load()
+        log.configure(settings.log.level, settings.log.format, arguments.command)
+        return int(arguments.run(settings, arguments) or 0)
+    except ConfigurationError as error:
+        _say(str(error))
+        return 2
+    except (PaqettError, psycopg.Error, OSError) as error:
+        _say(str(error).strip() or type(error).__name__)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="paqett", description="Multi-tenant IoT telemetry.")
+    parser.add_argument("--version", action="version", version=f"paqett {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[..., Any], about: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=about, description=about)
+        command.set_defaults(run=run)
+        return command
+
+    add("api", _process("api", _api), "serve HTTP")
+    add("ingest", _process("ingest", ingest.run), "write what arrives over MQTT")
+    add("worker", _process("worker", worker.run), "work jobs and look after retention")
+    add("broker", _process("broker", broker.run), "run Mosquitto on Paqett's configuration")
+    add("agent", _process("agent", _agent), "send this machine's own readings")
+    add("migrate", _migrate, "bring the database to this program's schema")
+    _json_flag(add("doctor", _doctor, "examine this deployment"))
+    command = add("up", _up, "run everything on this machine")
+    command.add_argument("--lan", action="store_true", help="let boards on the local network in")
+    command.add_argument("--stop", action="store_true", help="stop what runs here")
+    command = add("simulate", _simulate, "a fleet of devices over real MQTT")
+    command.add_argument("--devices", type=int, default=50)
+    command.add_argument("--rate", type=float, default=1.0, help="messages a second of each device")
+    command.add_argument("--seconds", type=float, default=None)
+    command.add_argument("--accounts", type=int, default=2)
+    command.add_argument("--plan", default="own")
+    command.add_argument("--name", default="demo")
+    command.add_argument("--ledger", default=None, help="file for every acknowledged reading")
+    command.add_argument("--remove", action="store_true", help="remove the fleet and its accounts")
+    _admin(commands.add_parser("admin", help="accounts, keys and plans"))
+    _device(commands.add_parser("device", help="an account's devices"))
+    return parser
+
+
+def _admin(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    command = commands.add_parser("create-account", help="make an account")
+    command.add_argument("email")
+    command.add_argument("--plan")
+    command.set_defaults(run=_with_database(_create_account))
+    _json_flag(command)
+    command = commands.add_parser("create-key", help="make an API key; it is shown once")
+    command.add_argument("account", help="id or e-mail")
+    command.add_argument("--name", default="made by admin")
+    command.add_argument("--scopes", default=",".join(sorted(keys.SCOPES)), help="separated by commas")
+    command.set_defaults(run=_with_database(_create_key))
+    _json_flag(command)
+    command = commands.add_parser("set-plan", help="change an account's plan")
+    command.add_argument("account", help="id or e-mail")
+    command.add_argument("plan")
+    command.set_defaults(run=_with_database(_set_plan))
+    _json_flag(command)
+    command = commands.add_parser("list", help="all accounts")
+    command.set_defaults(run=_with_database(_list_accounts))
+    _json_flag(command)
+
+
+def _device(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, run, about in (
+        ("list", _device_list, "an account's devices"),
+        ("create", _device_create, "make a device; its secret is shown once"),
+        ("rotate", _device_rotate, "give a device a new secret; the old one is cut off"),
+        ("watch", _device_watch, "print readings as they are stored"),
+    ):
+        command = commands.add_parser(name, help=about)
+        command.add_argument("--account", required=True, help="id or e-mail")
+        command.set_defaults(run=_with_database(run))
+        _json_flag(command)
+        if name == "create":
+            command.add_argument("thing_name")
+        elif name != "list":
+            command.add_argument("device")
+
+
+def _json_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _say(text: str) -> None:
+    print(f"paqett: {text}", file=sys.stderr)  # noqa: T201 - the command's own voice
+
+
+def _show(data: Any, arguments: argparse.Namespace) -> None:
+    """JSON where asked for, else `key  value` lines."""
+    plain = msgspec.to_builtins(data)
+    if arguments.json:
+        print(json.dumps(plain))  # noqa: T201
+        return
+    for row in plain if isinstance(plain, list) else [plain]:
+        print("  ".join(f"{key}={value}" for key, value in row.items()))  # noqa: T201
+
+
+def _process(name: str, run: Process) -> Callable[[Settings, argparse.Namespace], int]:
+    def start(settings: Settings, _: argparse.Namespace) -> int:
+        if settings.ops.port and name != "api":
+            start_http_server(settings.ops.port, settings.ops.host)
+        uvloop.run(_until_signal(run, settings))
+        return 0
+
+    return start
+
+
+async def _until_signal(run: Process, settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await run(settings, stop)
+
+
+async def _api(settings: Settings, stop: asyncio.Event) -> None:
+    from paqett.app import services, wait_for_database  # noqa: PLC0415 - only this process
+
+    await wait_for_database(settings, stop)
+    if not stop.is_set():
+        async with services(settings, "api") as opened:
+            await server.serve(opened, stop)
+
+
+async def _agent(settings: Settings, stop: asyncio.Event) -> None:
+    own = settings.agent
+    if not own.device_id or not own.secret:
+        raise ConfigurationError("PAQETT_AGENT__DEVICE_ID and PAQETT_AGENT__SECRET are not set")
+    await agent.run(own.host, own.port, own.device_id, own.secret, stop, own.interval_s, tls=own.tls)
+
+
+def _up(settings: Settings, arguments: argparse.Namespace) -> int:
+    if arguments.stop:
+        _say("stopped" if up.stop_running(settings) else "nothing runs here")
+        return 0
+
+    async def run(settings: Settings, stop: asyncio.Event) -> None:
+        await up.run(settings, stop, lan=arguments.lan)
+
+    asyncio.run(_until_signal(run, settings))
+    return 0
+
+
+def _migrate(settings: Settings, _: argparse.Namespace) -> int:
+    async def run() -> list[str]:
+        async with await db.connect(settings.database, "migrate", autocommit=True) as conn:
+            return await migrate.migrate(conn)
+
+    applied = asyncio.run(run())
+    _say(f"applied {', '.join(applied)}" if applied else "the schema is current")
+    return 0
+
+
+def _doctor(settings: Settings, arguments: argparse.Namespace) -> int:
+    async def run() -> list[doctor.Finding]:
+        async with await db.connect(settings.database, "doctor") as conn:
+            return await doctor.examine(conn, datetime.now(UTC))
+
+    findings = asyncio.run(run())
+    _show(findings, arguments)
+    return int(any(finding.state == "failed" for finding in findings))
+
+
+def _simulate(settings: Settings, arguments: argparse.Namespace) -> int:
+    async def run(settings: Settings, stop: asyncio.Event) -> None:
+        plan = _plan(settings, arguments.plan)
+        async with await db.connect(settings.database, "simulate") as conn:
+            if arguments.remove:
+                await fleet.remove(conn, arguments.name)
+                return
+            devices_made = await fleet.create(
+                conn, arguments.name, arguments.devices, arguments.accounts, plan
+            )
+        ledger = await simulate.run(
+            devices_made, settings.agent.host, settings.agent.port, arguments.rate, stop,
+            arguments.seconds, ledger_file=arguments.ledger,
+        )  # fmt: skip
+        _say(f"published {ledger.published}, acknowledged {ledger.acknowledged}")
+
+    asyncio.run(_until_signal(run, settings))
+    return 0
+
+
+def _plan(settings: Settings, name: str) -> Plan:
+    plans = load_plans(settings.plans_file)
+    if name not in plans:
+        raise ConfigurationError(f"no plan {name}; there are {', '.join(plans)}")
+    return plans[name]
+
+
+Action = Callable[[db.Connection, Settings, argparse.Namespace], Awaitable[Any]]
+
+
+def _with_database(action: Action) -> Callable[[Settings, argparse.Namespace], int]:
+    def start(settings: Settings, arguments: argparse.Namespace) -> int:
+        async def run() -> Any:
+            async with await db.connect(settings.database, "admin") as conn:
+                return await action(conn, settings, arguments)
+
+        shown = asyncio.run(run())
+        if shown is not None:
+            _show(shown, arguments)
+        return 0
+
+    return start
+
+
+async def _create_account(
+    conn: db.Connection, settings: Settings, arguments: argparse.Namespace
+) -> accounts.Account:
+    plan = _plan(settings, arguments.plan or settings.paqett.default_plan)
+    return await accounts.create(conn, arguments.email, plan)
+
+
+async def _create_key(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> Any:
+    account = await accounts.find(conn, arguments.account)
+    scopes = [scope.strip() for scope in arguments.scopes.split(",")]
+    return await keys.create(conn, account.id, arguments.name, scopes, None, None)
+
+
+async def _set_plan(conn: db.Connection, settings: Settings, arguments: argparse.Namespace) -> Any:
+    account = await accounts.find(conn, arguments.account)
+    plan = _plan(settings, arguments.plan)
+    due = await moves.set_plan(conn, account.id, plan, datetime.now(UTC))
+    return {"account": account.id, "plan": plan.name, "tier_changes_at": due}
+
+
+async def _list_accounts(conn: db.Connection, _: Settings, __: argparse.Namespace) -> Any:
+    return await accounts.list_all(conn)
+
+
+async def _device_list(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> Any:
+    account = await accounts.find(conn, arguments.account)
+    return (await devices.list_devices(conn, account, limit=1000)).items
+
+
+async def _device_create(
+    conn: db.Connection, settings: Settings, arguments: argparse.Namespace
+) -> Any:
+    account = await accounts.find(conn, arguments.account)
+    plan = _plan(settings, account.plan)
+    return await devices.create(conn, account, plan, thing_name=arguments.thing_name)
+
+
+async def _device_rotate(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> Any:
+    account = await accounts.find(conn, arguments.account)
+    return {"secret": await devices.rotate_secret(conn, account, arguments.device)}
+
+
+async def _device_watch(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> None:
+    from paqett.readings import read  # noqa: PLC0415 - only this action
+
+    account = await accounts.find(conn, arguments.account)
+    seen: dict[tuple[str, str], Any] = {}
+    while True:
+        now = datetime.now(UTC)
+        rows = await read.latest(conn, account, [arguments.device], now)
+        if not rows and not await _exists(conn, account.id, arguments.device):
+            raise NotFound(f"There is no device {arguments.device}.")
+        for row in rows:
+            if seen.get((row.device, row.metric)) != row.time:
+                seen[row.device, row.metric] = row.time
+                _show(row, arguments)
+        await conn.commit()
+        await asyncio.sleep(0.5)
+
+
+async def _exists(conn: db.Connection, account_id: int, device_id: str) -> bool:
+    found = await conn.execute(query("get_device"), {"account": account_id, "id": device_id})
+    return await found.fetchone() is not None

@@ -1,0 +1,1 @@
+"""From the broker into the tiers: batches, and acknowledgements after the commit."""

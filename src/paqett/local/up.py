@@ -1,0 +1,281 @@
+"""`paqett up`: database, broker, api, ingest, worker and agent on this machine, kept alive."""
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import psutil
+
+from paqett import accounts, db, devices, keys, migrate
+from paqett.errors import ConfigurationError
+from paqett.local import postgres, state
+from paqett.local.children import free_port
+from paqett.local.state import State
+from paqett.local.supervisor import Program, Supervisor, command
+from paqett.plans import load_plans
+from paqett.settings import Settings
+
+STOP_ORDER = ("agent", "api", "ingest", "worker", "broker", "database")
+_DATABASE = "paqett"
+_DATABASE_PORT = 54320
+_OPS_PORT = 9480
+
+
+def say(text: str) -> None:
+    """Progress, on standard error."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the command's own voice
+
+
+async def run(settings: Settings, stop: asyncio.Event, *, lan: bool = False) -> None:
+    """Bring everything up, print what a newcomer needs, and supervise until `stop`.
+
+    Raises `ConfigurationError` where something on the machine is missing or already running.
+    """
+    began = time.monotonic()
+    folder = state.open_folder(settings.data_dir)
+    with _only_one(folder):
+        current = state.load(folder)
+        first = current.account_id == 0
+        _wait_for_leftovers(current)
+        _choose_ports(settings, current)
+        logs = folder / "log"
+        logs.mkdir(exist_ok=True)
+
+        def note(pids: dict[str, int]) -> None:
+            current.pids = {"supervisor": os.getpid(), **pids}
+            state.save(folder, current)
+
+        supervisor = Supervisor(note)
+        try:
+            urls = await _database(settings, current, folder, supervisor)
+            _processes(settings, current, folder, supervisor, urls, lan=lan)
+            await _first_account(settings, current, urls["owner"])
+            supervisor.add(_agent(current, logs))
+            _wait_answer(f"{current.api_url}/readyz", logs)
+            state.save(folder, current)
+            say(f"ready in {time.monotonic() - began:.1f} s")
+            _print_welcome(current, settings.data_dir, first=first, lan=lan)
+            await supervisor.watch(stop)
+        finally:
+            say("stopping")
+            supervisor.stop(STOP_ORDER)
+            current.pids = {}
+            state.save(folder, current)
+
+
+class _only_one:  # noqa: N801 - reads as a statement
+    """Hold the folder's lock; a second `paqett up` is told about the first."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / "up.lock").open("w")
+
+    def __enter__(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigurationError(
+                "Paqett is already up here; `make down` stops it, .paqett/up.json tells where it is"
+            ) from None
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def stop_running(settings: Settings) -> bool:
+    """Ask a running `paqett up` to stop and wait for it; false where none runs."""
+    folder = settings.data_dir
+    if not (folder / "up.json").exists():
+        return False
+    pid = state.load(folder.resolve()).pids.get("supervisor")
+    if pid is None or not psutil.pid_exists(pid):
+        return False
+    process = psutil.Process(pid)
+    process.send_signal(signal.SIGTERM)
+    psutil.wait_procs([process], timeout=60)
+    return True
+
+
+def _wait_for_leftovers(current: State) -> None:
+    """After a killed supervisor its children are ending by themselves: give them the time."""
+    left = []
+    for pid in current.pids.values():
+        try:
+            process = psutil.Process(pid)
+            if {"paqett", "postgres"} & set(" ".join(process.cmdline()).replace("/", " ").split()):
+                left.append(process)
+        except psutil.Error:
+            continue
+    left = [process for process in left if process.pid != os.getpid()]
+    _, alive = psutil.wait_procs(left, timeout=20)
+    for process in alive:
+        process.kill()
+
+
+def _choose_ports(settings: Settings, current: State) -> None:
+    """The ports of last time, or the settings', or the next free ones."""
+    taken: list[int] = []
+
+    def choose(last: int, wanted: int) -> int:
+        taken.append(free_port(last or wanted, taken=tuple(taken)))
+        return taken[-1]
+
+    last_api = urlsplit(current.api_url).port or 0
+    current.mqtt_port = choose(current.mqtt_port, settings.broker.listen_port)
+    current.platform_port = choose(current.platform_port, settings.mqtt.port)
+    current.api_url = f"http://127.0.0.1:{choose(last_api, settings.http.port)}"
+    if not settings.database.url:
+        current.database_port = choose(current.database_port, _DATABASE_PORT)
+
+
+async def _database(
+    settings: Settings, current: State, folder: Path, supervisor: Supervisor
+) -> dict[str, str]:
+    """A migrated database and each role's address of it."""
+    if settings.database.url:
+        await _migrate(settings.database.url, settings)
+        current.database_url = settings.database.url
+        return dict.fromkeys(("owner", "api", "ingest", "worker"), settings.database.url)
+    say("database: starting PostgreSQL with TimescaleDB")
+    cluster = postgres.create(folder / "postgres", current.database_port)
+    log_file = folder / "log" / "database.log"
+    supervisor.add(Program("database", lambda: postgres.start(cluster, log_file), signal.SIGINT))
+    postgres.wait_ready(cluster.url())
+    postgres.create_database(cluster, _DATABASE)
+    await _migrate(cluster.url(_DATABASE), settings)
+    postgres.set_role_passwords(cluster, _DATABASE, current.role_passwords)
+    urls = {
+        role: cluster.url(_DATABASE, f"{_DATABASE}_{role}", password)
+        for role, password in current.role_passwords.items()
+    }
+    current.database_url = urls["owner"]
+    return urls
+
+
+async def _migrate(url: str, settings: Settings) -> None:
+    conn = await db.connect(_with_url(settings, url).database, "migrate", autocommit=True)
+    async with conn:
+        for name in await migrate.migrate(conn):
+            say(f"database: applied {name}")
+
+
+def _with_url(settings: Settings, url: str) -> Settings:
+    database = msgspec.structs.replace(settings.database, url=url)
+    return msgspec.structs.replace(settings, database=database)
+
+
+def _processes(
+    settings: Settings, current: State, folder: Path, supervisor: Supervisor,
+    urls: dict[str, str], *, lan: bool,
+) -> None:  # fmt: skip
+    api_port = str(urlsplit(current.api_url).port)
+    shared = {
+        "PAQETT_PAQETT__DATA_DIR": str(folder),
+        "PAQETT_MQTT__PORT": str(current.platform_port),
+        "PAQETT_MQTT__PASSWORD": current.broker_password,
+    }
+    own = {
+        "broker": {
+            "PAQETT_DATABASE__URL": urls["worker"],
+            "PAQETT_BROKER__LISTEN_PORT": str(current.mqtt_port),
+            **({"PAQETT_BROKER__LISTEN_HOST": "0.0.0.0", "PAQETT_BROKER__ALLOW_PLAIN": "true"} if lan else {}),  # noqa: S104 - asked for by --lan
+        },
+        "api": {
+            "PAQETT_DATABASE__URL": urls["api"],
+            "PAQETT_HTTP__PORT": api_port,
+            # the API listens on loopback alone here, so its metrics may stand beside it
+            "PAQETT_OPS__OPEN_ON_API": "true",
+        },
+        "ingest": {"PAQETT_DATABASE__URL": urls["ingest"]},
+        "worker": {"PAQETT_DATABASE__URL": urls["worker"]},
+    }
+    port = _OPS_PORT
+    for name, environ in own.items():
+        port = free_port(port + 1)
+        environ["PAQETT_OPS__PORT"] = str(port)
+        say(f"{name}: starting")
+        argv = [sys.executable, "-m", "paqett", name]
+        supervisor.add(Program(name, command(argv, {**shared, **environ}, folder / "log" / f"{name}.log")))
+
+
+def _agent(current: State, logs: Path) -> Program:
+    environ = {
+        "PAQETT_AGENT__PORT": str(current.mqtt_port),
+        "PAQETT_AGENT__DEVICE_ID": current.device_id,
+        "PAQETT_AGENT__SECRET": current.device_secret,
+    }
+    argv = [sys.executable, "-m", "paqett", "agent"]
+    return Program("agent", command(argv, environ, logs / "agent.log"))
+
+
+async def _first_account(settings: Settings, current: State, owner_url: str) -> None:
+    """An account, a key and two devices, once; an upgrade of the state file keeps them."""
+    if current.account_id:
+        return
+    plan = load_plans(settings.plans_file)[settings.paqett.default_plan]
+    conn = await db.connect(_with_url(settings, owner_url).database, "up")
+    async with conn:
+        account = await accounts.create(conn, "me@localhost", plan)
+        key = await keys.create(conn, account.id, "made by paqett up", sorted(keys.SCOPES), None, None)
+        mine = await devices.create(conn, account, plan, thing_name=socket.gethostname()[:64] or "this-machine")
+        spare = await devices.create(conn, account, plan, thing_name="spare")
+    current.account_id, current.api_key = account.id, key.key
+    current.device_id, current.device_secret = mine.id, mine.secret
+    current.spare_device_id, current.spare_device_secret = spare.id, spare.secret
+
+
+def _wait_answer(url: str, logs: Path, timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own loopback address
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, OSError) as error:
+            if time.monotonic() > deadline:
+                raise ConfigurationError(f"{url} does not answer ({error}); see {logs}") from None
+        time.sleep(0.1)
+
+
+def _print_welcome(current: State, data_dir: Path, *, first: bool, lan: bool) -> None:
+    file = data_dir / "up.json"
+    key = current.api_key if first else f"$(python3 -c \"import json; print(json.load(open('{file}'))['api_key'])\")"
+    secret = (
+        current.spare_device_secret
+        if first
+        else f"$(python3 -c \"import json; print(json.load(open('{file}'))['spare_device_secret'])\")"
+    )
+    lines = [
+        "",
+        f"Paqett is up at {current.api_url}, MQTT at {current.mqtt_host}:{current.mqtt_port}.",
+        f"Account {current.account_id} (me@localhost, plan own); its key and secrets: {file}",
+        "",
+        "This machine's readings of the last minute:",
+        f'  curl -s -H "Authorization: Bearer {key}" "{current.api_url}/api/v1/devices/{current.device_id}/telemetry?from=-1m"',
+        "",
+        "Publish a reading of your own, with the spare device, and read it back:",
+        f"  mosquitto_pub -h {current.mqtt_host} -p {current.mqtt_port} -q 1 -u {current.spare_device_id} -P {secret}"
+        f" -t paqett/v1/{current.spare_device_id}/telemetry -m '{{\"temperature\": 21.5}}'",
+        f'  curl -s -H "Authorization: Bearer {key}" "{current.api_url}/api/v1/devices/{current.spare_device_id}/latest"',
+        "",
+    ]
+    if lan:
+        lines.append(f"Boards on the local network: {_lan_address()}:{current.mqtt_port} (without TLS)")
+    lines.append("Ctrl-C stops everything; the data stays.")
+    print("\n".join(lines), flush=True)  # noqa: T201 - what the command is for
+
+
+def _lan_address() -> str:
+    for addresses in psutil.net_if_addrs().values():
+        for address in addresses:
+            if address.family == socket.AF_INET and not address.address.startswith("127."):
+                return address.address
+    return "no address on a network"

@@ -1,0 +1,158 @@
+"""A change of plan, and the readings that follow it from tier to tier.
+
+The rule for moves: the tier flips in one transaction that waits for every flush in flight (the
+directory's lock). From then on new readings go to the new tier; reads take both; the mover carries
+the history over, oldest day first, each slice under the account's exclusive lock, while a flush of
+that account holds the same lock shared and skips what the other tier holds.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from paqett.db import Connection
+from paqett.errors import Invalid, NotFound
+from paqett.plans import Plan
+from paqett.sqlfiles import query, tier_query
+
+GRACE = timedelta(days=14)  # product contract §5: downgrade
+SLICE = timedelta(days=1)
+
+
+async def set_plan(
+    conn: Connection, account_id: int, plan: Plan, now: datetime
+) -> datetime | None:
+    """Give the account `plan`.
+
+    A tier with at least as long a retention is joined at once. A shorter one is joined after the
+    grace, since readings end with it: that time is returned. Raises `NotFound`, and `Invalid` while
+    an earlier move is still open.
+    """
+    account = await _lock(conn, account_id)
+    tiers = await _tiers(conn)
+    if plan.tier not in tiers:
+        raise Invalid(f"the tier {plan.tier} of plan {plan.name} has no policy file", field="plan")
+    due = None
+    if plan.tier != account["tier"] and tiers[plan.tier] < tiers[account["tier"]]:
+        due = now + GRACE
+    await conn.execute(query("set_plan"), {"account": account_id, "plan": plan.name, "due": due})
+    if plan.tier != account["tier"] and due is None:
+        await _flip(conn, account, plan.tier, tiers, now)
+    return due
+
+
+async def apply_due(
+    conn: Connection, account_id: int, plans: dict[str, Plan], now: datetime
+) -> None:
+    """The grace is over: the account joins its plan's tier.
+
+    Raises `Invalid` for a plan that is no longer in plans.toml.
+    """
+    account = await _lock(conn, account_id)
+    if account["tier_due_at"] is None or account["tier_due_at"] > now:
+        return
+    plan = plans.get(account["plan"])
+    if plan is None:
+        raise Invalid(f"plans.toml has no plan {account['plan']}", field="plan")
+    if account["tier"] != plan.tier:
+        await _flip(conn, account, plan.tier, await _tiers(conn), now)
+
+
+async def _flip(
+    conn: Connection, account: dict[str, Any], tier: str, tiers: dict[str, timedelta], now: datetime
+) -> None:
+    if account["moving_from"] is not None:
+        raise Invalid("the account's last change of plan is still moving readings", field="plan")
+    await conn.execute(
+        query("set_tier"),
+        {
+            "account": account["id"],
+            "tier": tier,
+            "from": account["tier"],
+            "readable_from": now - min(tiers[account["tier"]], tiers[tier]),
+        },
+    )
+
+
+async def _lock(conn: Connection, account_id: int) -> dict[str, Any]:
+    # The directory's lock comes first: a flush holds it while it touches account rows.
+    await conn.execute("SELECT pg_advisory_xact_lock(7061, 1)")
+    row = await (await conn.execute(query("lock_account"), {"account": account_id})).fetchone()
+    if row is None:
+        raise NotFound(f"There is no account {account_id}.")
+    return row
+
+
+async def _tiers(conn: Connection) -> dict[str, timedelta]:
+    rows = await (await conn.execute(query("unscoped_tiers"))).fetchall()
+    return {row["name"]: row["retention"] for row in rows}
+
+
+async def move_slice(conn: Connection, account_id: int, now: datetime) -> bool:
+    """Move the oldest day that is left; true while there may be more.
+
+    One transaction of the caller's, and one retry does no harm: a slice is taken and put together.
+    """
+    await conn.execute(query("lock_move"), {"account": account_id})
+    account = await (await conn.execute(query("lock_account"), {"account": account_id})).fetchone()
+    if account is None or account["moving_from"] is None:
+        return False
+    source, target = account["moving_from"], account["tier"]
+    start = await _oldest(conn, source, ("oldest_moving_number", "oldest_moving_text"), account_id)
+    if start is None:
+        return False
+    tiers = await _tiers(conn)
+    await conn.execute(query("unscoped_moving_tables"))
+    await conn.execute(query("unscoped_moving_text_table"))
+    for form in ("numbers", "texts"):
+        span = {
+            "account": account_id,
+            "from": start,
+            "to": start + SLICE,
+            "oldest": max(now - tiers[target], account["readable_from"]),
+        }
+        await conn.execute(tier_query(f"take_{form}", source), span)
+        await conn.execute(tier_query(f"put_{form}", target), {"account": account_id})
+    return True
+
+
+async def close_move(conn: Connection, account_id: int) -> bool:
+    """End a move whose source is empty; false where readings are left.
+
+    The directory's lock makes every flush that still saw the move open commit first.
+    """
+    account = await _lock(conn, account_id)
+    source = account["moving_from"]
+    if source is None:
+        return True
+    names = ("oldest_moving_number", "oldest_moving_text")
+    if await _oldest(conn, source, names, account_id) is not None:
+        return False
+    await conn.execute(query("close_move"), {"account": account_id})
+    return True
+
+
+async def _oldest(
+    conn: Connection, tier: str, names: tuple[str, str], account_id: int, **more: object
+) -> datetime | None:
+    found = []
+    for name in names:
+        rows = await conn.execute(tier_query(name, tier), {"account": account_id, **more})
+        row = await rows.fetchone()
+        if row and row["time"] is not None:
+            found.append(row["time"])
+    return min(found, default=None)
+
+
+async def erase_slice(conn: Connection, account_id: int, series: list[int]) -> bool:
+    """Erase the oldest day of these series' readings in each tier; true while there may be more."""
+    left = False
+    for tier in await _tiers(conn):
+        names = ("oldest_series_number", "oldest_series_text")
+        start = await _oldest(conn, tier, names, account_id, series=series)
+        if start is None:
+            continue
+        left = True
+        for form in ("numbers", "texts"):
+            span = {"account": account_id, "series": series, "to": start + SLICE}
+            await conn.execute(tier_query(f"erase_{form}", tier), span)
+    return left

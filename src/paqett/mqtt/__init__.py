@@ -1,0 +1,1 @@
+"""MQTT on gmqtt: what ingest receives and what a device sends."""

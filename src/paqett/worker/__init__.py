@@ -1,0 +1,1 @@
+"""What happens outside a request: jobs, moves, and the watch over retention."""
