@@ -24,7 +24,7 @@ from psycopg import sql
 from paqett import db, migrate
 from paqett.db import Connection
 from paqett.local import postgres
-from paqett.local.children import free_port
+from paqett.children import free_port
 from paqett.settings import Settings, load
 
 IMAGE = "timescale/timescaledb:2.23.0-pg17"

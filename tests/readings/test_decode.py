@@ -305,6 +305,13 @@ class TestValues:
             classify_value(value)
         assert caught.value.code == "bad_value"
 
+    @pytest.mark.parametrize(
+        ("value", "stored"), [(2, 2.0), (2.5, 2.5), (True, True), ("off", False), ("x", "x")]
+    )
+    def test_classifying_gives_the_stored_value(self, value: object, stored: Any) -> None:
+        assert classify_value(value) == stored
+        assert type(classify_value(value)) is type(stored)
+
 
 class TestNames:
     @pytest.mark.parametrize("name", ["a", "x" * 128, "Temp °C", "温度", "a b", "a.b", "🙂" * 128])

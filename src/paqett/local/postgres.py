@@ -13,7 +13,7 @@ import psycopg
 import psycopg.sql
 
 from paqett.errors import ConfigurationError
-from paqett.local.children import die_with_parent, give, service_user
+from paqett.children import die_with_parent, give, service_user
 
 _CONF = """
 listen_addresses = '127.0.0.1'

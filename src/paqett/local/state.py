@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from paqett.local.children import service_user
+from paqett.children import service_user
 
 
 class State(msgspec.Struct):

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from paqett import log
-from paqett.local.children import die_with_parent
+from paqett.children import die_with_parent
 
 _logger = log.get("up")
 

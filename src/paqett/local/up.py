@@ -18,7 +18,7 @@ import psutil
 from paqett import accounts, db, devices, keys, migrate
 from paqett.errors import ConfigurationError
 from paqett.local import postgres, state
-from paqett.local.children import free_port
+from paqett.children import free_port
 from paqett.local.state import State
 from paqett.local.supervisor import Program, Supervisor, command
 from paqett.plans import load_plans

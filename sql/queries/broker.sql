@@ -1,0 +1,25 @@
+-- name: unscoped_device_verifiers
+-- Every device's line of the password file: the broker serves all accounts.
+SELECT id, verifier FROM device ORDER BY id;
+
+-- name: unscoped_note_connections
+-- The last state of each device the broker's log speaks of, whosesoever it is.
+UPDATE device SET connection = t.connection, connection_since = t.since,
+    connection_reason = t.reason, connection_ip = coalesce(t.ip, device.connection_ip)
+FROM unnest(%(devices)s::text[], %(connections)s::text[], %(sinces)s::timestamptz[],
+            %(reasons)s::text[], %(ips)s::inet[]) AS t (id, connection, since, reason, ip)
+WHERE device.id = t.id;
+
+-- name: unscoped_note_events
+-- Everything the log says of devices that exist, for each device's events.
+INSERT INTO device_event (account_id, device_id, time, kind, reason, ip)
+SELECT device.account_id, device.id, t.time, t.kind, t.reason, t.ip
+FROM unnest(%(devices)s::text[], %(times)s::timestamptz[], %(kinds)s::text[],
+            %(reasons)s::text[], %(ips)s::inet[]) AS t (id, time, kind, reason, ip)
+JOIN device USING (id);
+
+-- name: unscoped_all_offline
+-- A broker that starts has no connections, whatever was recorded before.
+UPDATE device SET connection = 'offline', connection_since = %(now)s,
+    connection_reason = 'the broker restarted'
+WHERE connection IN ('online', 'unknown');

@@ -1,0 +1,1 @@
+"""Mosquitto as our child: its files from PostgreSQL, its log into the devices' status."""

@@ -1,0 +1,113 @@
+"""The three files Mosquitto reads: configuration, access list, passwords.
+
+Why each option is as it is stands beside it; all of them exist in Mosquitto 2.0.11 and later.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from paqett.errors import ConfigurationError
+from paqett.mqtt.credentials import verifier
+from paqett.settings import Broker, Mqtt
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+_CONF = """\
+per_listener_settings false
+allow_anonymous false
+password_file {folder}/passwords
+acl_file {folder}/acl
+
+persistence true
+persistence_location {folder}/
+autosave_interval 60
+# the default of 1000 loses what waits for a restarting ingest
+max_queued_messages 1000000
+max_queued_bytes 1073741824
+max_inflight_messages 0
+max_packet_size {max_packet_bytes}
+set_tcp_nodelay true
+
+log_dest stderr
+log_type error
+log_type warning
+log_type notice
+log_timestamp_format %Y-%m-%dT%H:%M:%SZ
+user {user}
+
+# the platform's own listener: loopback, and never a device's
+listener {platform_port} 127.0.0.1
+
+listener {listen_port} {listen_host}
+# one connection a device, and no device can take another's place or the writer's
+use_username_as_clientid true
+"""
+
+_TLS = """
+listener {tls_port}
+use_username_as_clientid true
+certfile {cert}
+keyfile {key}
+tls_version tlsv1.2
+"""
+
+_ACL = """\
+user {writer}
+topic read paqett/v1/+/#
+topic write paqett/v1/+/errors
+topic read $SYS/broker/#
+
+pattern write paqett/v1/%u/#
+pattern read paqett/v1/%u/errors
+"""
+
+
+def mosquitto_conf(broker: Broker, mqtt: Mqtt, folder: Path, user: str) -> str:
+    """The configuration. Raises `ConfigurationError` for plain MQTT beyond loopback, unasked."""
+    if broker.listen_host not in LOOPBACK and not broker.allow_plain:
+        raise ConfigurationError(
+            f"broker.listen_host is {broker.listen_host}: MQTT without TLS beyond this machine"
+            " needs broker.allow_plain = true (or set broker.tls_port and its certificate)"
+        )
+    text = _CONF.format(
+        folder=folder, max_packet_bytes=broker.max_packet_bytes, user=user,
+        platform_port=mqtt.port, listen_port=broker.listen_port, listen_host=broker.listen_host,
+    )  # fmt: skip
+    if broker.tls_port:
+        if not (broker.tls_cert_file and broker.tls_key_file):
+            raise ConfigurationError("broker.tls_port needs broker.tls_cert_file and tls_key_file")
+        text += _TLS.format(
+            tls_port=broker.tls_port, cert=broker.tls_cert_file, key=broker.tls_key_file
+        )
+    return text
+
+
+def access_list(writer: str) -> str:
+    """A device writes below its own prefix and reads its own errors; the writer reads all."""
+    return _ACL.format(writer=writer)
+
+
+def password_file(devices: Iterable[tuple[str, str]], writer_line: str) -> str:
+    """One `id:verifier` line for each device, and the writer's."""
+    return "".join([writer_line, *(f"{device}:{line}\n" for device, line in devices)])
+
+
+def writer_line(mqtt: Mqtt) -> str:
+    """The writer's line. Raises `ConfigurationError` without a password."""
+    if not mqtt.password:
+        raise ConfigurationError("PAQETT_MQTT__PASSWORD is not set: ingest signs in with it")
+    return f"{mqtt.username}:{verifier(mqtt.password)}\n"
+
+
+def replace(path: Path, text: str, owner: tuple[int, int] | None = None) -> None:
+    """Write, fsync, rename: Mosquitto never reads half a file. Mode 0600, owned by (uid, gid)."""
+    draft = path.with_suffix(".new")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    if owner is not None:
+        os.chown(draft, *owner)
+    draft.replace(path)

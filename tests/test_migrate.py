@@ -1,0 +1,118 @@
+"""Migrations run once, converge, and leave each role the least it needs."""
+
+import psycopg
+import pytest
+
+from conftest import at, in_database
+from paqett import doctor, migrate
+from paqett.app import utc_now
+from paqett.db import Connection
+from paqett.errors import ConfigurationError, SchemaOutdatedError
+
+
+def test_a_second_run_changes_nothing(bare_database_url: str) -> None:
+    assert in_database(bare_database_url, migrate.migrate)
+    assert in_database(bare_database_url, migrate.migrate) == []
+
+
+def test_a_process_refuses_a_database_without_schema(bare_database_url: str) -> None:
+    with pytest.raises(SchemaOutdatedError, match="paqett migrate"):
+        in_database(bare_database_url, migrate.require_current)
+
+
+def test_a_process_refuses_an_older_and_a_newer_schema(database_url: str) -> None:
+    with psycopg.connect(database_url) as conn:
+        conn.execute("UPDATE schema_migration SET name = '9999_later' WHERE name LIKE '0001%'")
+    with pytest.raises(SchemaOutdatedError, match="0001_foundation"):
+        in_database(database_url, migrate.require_current)
+    with psycopg.connect(database_url) as conn:
+        conn.execute("INSERT INTO schema_migration VALUES ('0001_foundation', '')")
+    with pytest.raises(SchemaOutdatedError, match="9999_later"):
+        in_database(database_url, migrate.require_current)
+
+
+def test_an_edited_migration_is_noticed(bare_database_url: str) -> None:
+    in_database(bare_database_url, migrate.migrate)
+    with psycopg.connect(bare_database_url) as conn:
+        conn.execute("UPDATE schema_migration SET sha256 = 'x' WHERE name LIKE '0001%'")
+    with pytest.raises(ConfigurationError, match="edited"):
+        in_database(bare_database_url, migrate.migrate)
+
+
+def test_the_doctor_finds_nothing_wrong_after_migrate(bare_database_url: str) -> None:
+    async def examine(conn: Connection) -> list[doctor.Finding]:
+        await migrate.migrate(conn)
+        return await doctor.examine(conn, utc_now())
+
+    findings = in_database(bare_database_url, examine)
+    assert {finding.state for finding in findings} == {"ok"}
+    assert [f.subject for f in findings] == [
+        "edition", "revokes", "tier free", "tier own", "tier paid",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def stranger_url(bare_database_url: str, server_url: str) -> str:
+    """A login that may connect and nothing else."""
+    in_database(bare_database_url, migrate.migrate)
+    name = bare_database_url.rpartition("/")[2]
+    with psycopg.connect(bare_database_url, autocommit=True) as conn:
+        conn.execute("DROP ROLE IF EXISTS paqett_stranger")
+        conn.execute("CREATE ROLE paqett_stranger LOGIN PASSWORD 'stranger'")
+        conn.execute(f"GRANT CONNECT ON DATABASE {name} TO paqett_stranger")
+        conn.execute("INSERT INTO telemetry_own VALUES (now(), 1, 1, 1)")
+    host = at(server_url, name).rpartition("@")[2]
+    return f"postgresql://paqett_stranger:stranger@{host}"
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "SELECT * FROM telemetry_own",
+        "SELECT * FROM _timescaledb_internal._hyper_1_1_chunk",
+        "SELECT * FROM account",
+        "SELECT * FROM timescaledb_information.chunks",
+        "SELECT _timescaledb_functions.drop_chunk(c) FROM pg_class AS c WHERE relname LIKE '_hyper%'",
+        "SELECT apply_retention('own')",
+        "CREATE TABLE mine (id int)",
+        "SET ROLE paqett_owner",
+    ],
+)
+def test_another_sql_login_gets_nothing(stranger_url: str, attack: str) -> None:
+    with psycopg.connect(stranger_url) as conn, pytest.raises(psycopg.Error):
+        conn.execute(attack)
+
+
+def test_ingest_may_write_readings_and_not_read_keys(bare_database_url: str) -> None:
+    in_database(bare_database_url, migrate.migrate)
+    name = bare_database_url.rpartition("/")[2]
+    with psycopg.connect(bare_database_url) as conn:
+        conn.execute(f'SET ROLE "{name}_ingest"')
+        conn.execute("INSERT INTO telemetry_own VALUES (now(), 1, 1, 1)")
+        conn.execute("SELECT * FROM device")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("SELECT * FROM api_key")
+
+
+def test_the_worker_drops_expired_chunks_on_the_edition_without_policies(
+    bare_database_url: str,
+) -> None:
+    in_database(bare_database_url, migrate.migrate)
+    name = bare_database_url.rpartition("/")[2]
+    with psycopg.connect(bare_database_url, autocommit=True) as conn:
+        if conn.execute("SELECT 1 FROM tier WHERE retention_by = 'timescaledb'").fetchone():
+            pytest.skip("this server has policies of its own: tests/community proves them")
+        for tier, days in (("free", 7), ("paid", 90), ("own", 365)):
+            for age in (days + 2, days - 1):
+                conn.execute(
+                    f"INSERT INTO telemetry_{tier} VALUES (now() - make_interval(days => {age}), 1, 1, 1)"
+                )
+            conn.execute(f'SET ROLE "{name}_worker"')
+            conn.execute("SELECT apply_retention(%s)", (tier,))
+            conn.execute("RESET ROLE")
+            left = conn.execute(
+                f"SELECT extract(day FROM now() - time)::int FROM telemetry_{tier}"
+            ).fetchall()
+            assert left == [(days - 1,)]
+
+
