@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from psycopg import AsyncConnection, OperationalError
+from psycopg import AsyncConnection, OperationalError, errors
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -58,7 +58,7 @@ async def transaction(
 ) -> AsyncIterator[Connection]:
     """A connection of the pool inside one transaction, with a statement timeout in seconds.
 
-    Raises `Unavailable` while the database cannot be reached.
+    Raises `Unavailable` while the database cannot be reached, `QueryCanceled` at the timeout.
     """
     try:
         async with source.connection() as conn, conn.transaction():
@@ -67,5 +67,7 @@ async def transaction(
                     "SELECT set_config('statement_timeout', %s, true)", (f"{timeout_s * 1000:.0f}",)
                 )
             yield conn
+    except errors.QueryCanceled:
+        raise
     except (PoolTimeout, OperationalError) as error:
         raise Unavailable("The database cannot be reached or took too long; try again.") from error

@@ -1,8 +1,9 @@
 """SQL stays in `.sql` files; Python calls a query by its name.
 
 A file in `sql/queries/` holds queries of one subject. Each begins with `-- name: its_name`, then a
-comment line with its reason, then one statement with `%(parameter)s` placeholders. `{tier}` and
-`{tier_text}` are the only composed parts: identifiers taken from table `tier`.
+comment line with its reason, then one statement with `%(parameter)s` placeholders. `{tier}`,
+`{tier_text}`, `{other}` and `{other_text}` are the only composed parts: identifiers taken from table
+`tier`.
 """
 
 import re
@@ -62,11 +63,17 @@ def query(name: str) -> LiteralString:
 
 
 @cache
-def tier_query(name: str, tier: str) -> sql.Composed:
-    """The statement called `name` for one tier; `tier` comes from the table `tier`."""
+def tier_query(name: str, tier: str, other: str | None = None) -> sql.Composed:
+    """The statement called `name` for one tier, or two while a move is open.
+
+    The names come from the table `tier`.
+    """
+    other = other or tier
     return sql.SQL(query(name)).format(
         tier=sql.Identifier(f"telemetry_{tier}"),
         tier_text=sql.Identifier(f"telemetry_{tier}_text"),
+        other=sql.Identifier(f"telemetry_{other}"),
+        other_text=sql.Identifier(f"telemetry_{other}_text"),
     )
 
 

@@ -1,0 +1,65 @@
+-- name: lock_device_count
+-- Two requests at once must not pass the plan's limit together.
+SELECT pg_advisory_xact_lock(7064, %(account)s);
+
+-- name: count_devices
+-- For the plan's limit.
+SELECT count(*) AS devices FROM device WHERE account_id = %(account)s;
+
+-- name: create_device
+-- A new device of the account; nothing comes back where the thing_name is taken.
+INSERT INTO device (id, account_id, thing_name, friendly_name, mac_address, firmware_version, tags,
+                    report_interval_s, clock, verifier)
+VALUES (%(id)s, %(account)s, %(thing_name)s, %(friendly_name)s, %(mac_address)s,
+        %(firmware_version)s, %(tags)s, %(report_interval)s, %(clock)s, %(verifier)s)
+ON CONFLICT (account_id, thing_name) DO NOTHING
+RETURNING *;
+
+-- name: get_device
+-- One device of the account.
+SELECT * FROM device WHERE account_id = %(account)s AND id = %(id)s;
+
+-- name: list_devices
+-- A page of the account's devices in the order they were made.
+SELECT * FROM device
+WHERE account_id = %(account)s
+  AND (%(allowed)s::text[] IS NULL OR id = ANY (%(allowed)s))
+  AND (%(tag)s::text IS NULL OR %(tag)s = ANY (tags))
+  AND (%(status)s::text IS NULL OR connection = %(status)s)
+  AND (%(text)s::text IS NULL OR strpos(lower(concat_ws(' ', id, thing_name, friendly_name)), lower(%(text)s)) > 0)
+  AND (%(after_time)s::timestamptz IS NULL OR (created_at, id) > (%(after_time)s, %(after_id)s))
+ORDER BY created_at, id
+LIMIT %(limit)s;
+
+-- name: update_device
+-- What the account says of its device; the whole row, so that null clears.
+UPDATE device SET thing_name = %(thing_name)s, friendly_name = %(friendly_name)s,
+    mac_address = %(mac_address)s, firmware_version = %(firmware_version)s, tags = %(tags)s,
+    report_interval_s = %(report_interval)s
+WHERE account_id = %(account)s AND id = %(id)s
+RETURNING *;
+
+-- name: set_device_clock
+-- Apart from the rest: ingest must hear of it before its next flush.
+UPDATE device SET clock = %(clock)s
+WHERE account_id = %(account)s AND id = %(id)s AND clock <> %(clock)s;
+
+-- name: device_series
+-- The metrics of one device.
+SELECT id, metric, kind, label, unit, created_at FROM series
+WHERE account_id = %(account)s AND device_id = %(id)s ORDER BY metric;
+
+-- name: delete_device
+-- The row goes at once; its readings by a job.
+DELETE FROM device WHERE account_id = %(account)s AND id = %(id)s RETURNING id;
+
+-- name: set_verifier
+-- A new secret; the broker cuts the old one's connection off.
+UPDATE device SET verifier = %(verifier)s WHERE account_id = %(account)s AND id = %(id)s
+RETURNING id;
+
+-- name: device_events
+-- The latest connection events of one device.
+SELECT time, kind, reason, host(ip) AS ip FROM device_event
+WHERE account_id = %(account)s AND device_id = %(id)s
+ORDER BY time DESC, id DESC LIMIT %(limit)s;

@@ -1,0 +1,17 @@
+-- name: create_key
+-- A key of the account; the key itself is stored nowhere.
+INSERT INTO api_key (account_id, name, hint, hash, scopes, device_ids, expires_at)
+VALUES (%(account)s, %(name)s, %(hint)s, %(hash)s, %(scopes)s, %(devices)s, %(expires)s)
+RETURNING id, name, hint, scopes, device_ids, created_at, expires_at;
+
+-- name: unscoped_find_key
+-- The key tells which account it is: before this nothing is known but its hash.
+SELECT api_key.id AS key_id, api_key.scopes, api_key.device_ids, api_key.expires_at,
+       api_key.last_used_at, account.id, account.email, account.plan, account.tier,
+       account.moving_from, account.readable_from
+FROM api_key JOIN account ON account.id = api_key.account_id
+WHERE api_key.hash = %(hash)s;
+
+-- name: note_key_use
+-- At most once a minute, so that reads stay reads.
+UPDATE api_key SET last_used_at = %(now)s WHERE account_id = %(account)s AND id = %(key)s;

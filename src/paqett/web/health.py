@@ -1,0 +1,72 @@
+"""`/healthz`, `/readyz`, `/metrics`: for the load balancer, and for the operator."""
+
+import hmac
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Request, Response, get
+from litestar.datastructures import State
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from paqett import db, doctor, migrate, retention
+from paqett.app import Services
+from paqett.errors import NotFound, PaqettError
+
+_Request = Request[Any, Any, State]
+
+
+def _operator(request: _Request) -> bool:
+    """Whether details may be shown: our own listener, the operator's token, or a setting."""
+    ops = request.app.state.services.settings.ops
+    if request.app.state.trusted or ops.open_on_api:
+        return True
+    sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+    return bool(ops.token) and hmac.compare_digest(sent.encode(), ops.token.encode())
+
+
+@get("/healthz", media_type=MediaType.TEXT, include_in_schema=False)
+async def healthz() -> str:
+    """The process answers; says nothing of the database."""
+    return "ok\n"
+
+
+@get("/readyz", include_in_schema=False)
+async def readyz(request: _Request) -> Response[bytes]:
+    """200 when requests can be answered; what is behind it for the operator."""
+    services: Services = request.app.state.services
+    body: dict[str, Any] = {"status": "ready"}
+    status = 200
+    try:
+        async with db.transaction(services.pool, timeout_s=5) as conn:
+            await migrate.require_current(conn)
+            if _operator(request):
+                body |= await _details(services, conn)
+    except PaqettError as error:
+        status, body = 503, {"status": "not ready", "reason": str(error)}
+    return Response(msgspec.json.encode(body), status_code=status, media_type=MediaType.JSON)
+
+
+async def _details(services: Services, conn: db.Connection) -> dict[str, Any]:
+    now = services.clock()
+    return {
+        "timescaledb": await doctor.edition(conn),
+        "tiers": [
+            {
+                "name": state.name,
+                "retention_days": state.retention.days,
+                "retention_by": state.retention_by,
+                "oldest": state.oldest,
+                "overdue": state.overdue(now),
+                "policies": state.jobs,
+            }
+            for state in await retention.states(conn)
+        ],
+    }
+
+
+@get("/metrics", include_in_schema=False)
+async def metrics(request: _Request) -> Response[bytes]:
+    """Prometheus metrics of this process. Raises `NotFound` for strangers."""
+    if not _operator(request):
+        raise NotFound("Not found.")
+    return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

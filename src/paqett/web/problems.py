@@ -1,0 +1,68 @@
+"""Every error as an RFC 9457 problem with a stable code."""
+
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from psycopg import errors
+
+from paqett import log
+from paqett.errors import Problem
+
+_logger = log.get("web")
+_CODES = {
+    400: ("invalid", "Invalid request"),
+    401: ("unauthorized", "Sign-in required"),
+    404: ("not_found", "Not found"),
+    405: ("method_not_allowed", "Method not allowed"),
+    413: ("payload_too_large", "Request too large"),
+    415: ("unsupported_media_type", "Unsupported media type"),
+}
+
+
+def answer(
+    status: int, code: str, title: str, detail: str,
+    extra: dict[str, Any] | None = None, headers: dict[str, str] | None = None,
+) -> Response[bytes]:  # fmt: skip
+    """The problem as a response."""
+    body = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
+    return Response(
+        msgspec.json.encode({**body, **(extra or {})}),
+        status_code=status,
+        media_type="application/problem+json",
+        headers=headers,
+    )
+
+
+def from_problem(_: Request[Any, Any, Any], error: Problem) -> Response[bytes]:
+    """Ours."""
+    return answer(error.status, error.code, error.title, error.detail, error.extra, error.headers)
+
+
+def from_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """Litestar's: validation becomes 422 and names the field."""
+    if isinstance(error, ValidationException):
+        return answer(422, "invalid", "Invalid request", *_validation(error))
+    if error.status_code == 400:
+        return answer(422, "invalid", "Invalid request", "The body is not what was expected.")
+    code, title = _CODES.get(error.status_code, ("http_error", "Request refused"))
+    return answer(error.status_code, code, title, title + ".")
+
+
+def _validation(error: ValidationException) -> tuple[str, dict[str, Any]]:
+    first = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
+    message = str(first.get("message", "A parameter is wrong."))
+    return message, {"field": first["key"]} if "key" in first else {}
+
+
+def from_timeout(_: Request[Any, Any, Any], __: errors.QueryCanceled) -> Response[bytes]:
+    """A statement that took too long."""
+    detail = "The query took too long: ask for a shorter range or a wider bucket."
+    return answer(503, "query_timeout", "Query took too long", detail, None, {"Retry-After": "5"})
+
+
+def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """A fault of ours: told as one, and nothing of it shown."""
+    _logger.error("unhandled", path=request.url.path, exc_info=error)
+    return answer(500, "internal_error", "Internal error", "This is our fault, not yours.")

@@ -1,0 +1,101 @@
+"""Readings over HTTP: raw, in buckets, latest; and the account's plan."""
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+import msgspec
+from litestar import Controller, Request, get
+from litestar.datastructures import State
+from litestar.params import Parameter
+
+from paqett import db, devices
+from paqett.app import Services
+from paqett.errors import Invalid
+from paqett.plans import Plan
+from paqett.readings import read
+from paqett.readings.read import Latest, Rows, Span
+from paqett.web.auth import needs, principal_of
+from paqett.web.devices import allowed
+from paqett.web.times import moment, seconds, words
+
+_Request = Request[Any, Any, State]
+_OPEN_END = timedelta(days=1)  # past the furthest a reading may lie ahead
+
+
+class LatestRows(msgspec.Struct):
+    """The newest reading of each series."""
+
+    items: list[Latest]
+
+
+class TelemetryController(Controller):
+    """Reads; never metered, always clamped to the tier's retention."""
+
+    path = "/api/v1"
+    tags = ["telemetry"]  # noqa: RUF012 - litestar reads it as a class attribute
+
+    @get("/devices/{device_id:str}/telemetry", **needs("telemetry:read"))
+    async def device_telemetry(
+        self,
+        request: _Request,
+        device_id: str,
+        from_: Annotated[str, Parameter(query="from")] = "-24h",
+        to: str | None = None,
+        metrics: str | None = None,
+        bucket: str | None = None,
+        agg: str | None = None,
+        order: Literal["asc", "desc"] = "asc",
+        limit: Annotated[int, Parameter(ge=1, le=read.MAX_LIMIT)] = read.DEFAULT_LIMIT,
+        cursor: str | None = None,
+    ) -> Rows:
+        """`[from, to)`: readings as sent, or aggregates over buckets of one length."""
+        services: Services = request.app.state.services
+        principal = principal_of(request)
+        allowed(principal, device_id)
+        now = services.clock()
+        end = now + _OPEN_END if to is None else moment(to, now, "to")
+        span = Span(moment(from_, now, "from"), end, words(metrics), limit, cursor)
+        if span.from_ > span.to:
+            raise Invalid("from lies after to.", field="from")
+        aggregates = _aggregates(bucket, agg, order)
+        timeout_s = services.settings.database.statement_timeout_s
+        async with db.transaction(services.pool, timeout_s=timeout_s) as conn:
+            await devices.get(conn, principal.account, device_id)
+            if bucket is None:
+                return await read.read_raw(conn, principal.account, [device_id], span, order, now)
+            length = seconds(bucket, "bucket")
+            return await read.read_buckets(
+                conn, principal.account, [device_id], span, length, aggregates, now
+            )
+
+    @get("/devices/{device_id:str}/latest", **needs("telemetry:read"))
+    async def device_latest(self, request: _Request, device_id: str) -> LatestRows:
+        """The newest reading of each of the device's metrics."""
+        services: Services = request.app.state.services
+        principal = principal_of(request)
+        allowed(principal, device_id)
+        async with db.transaction(services.pool) as conn:
+            await devices.get(conn, principal.account, device_id)
+            now = services.clock()
+            return LatestRows(await read.latest(conn, principal.account, [device_id], now))
+
+    @get("/plan", **needs("account:read"))
+    async def plan(self, request: _Request) -> Plan:
+        """The account's plan and its limits; null is no limit."""
+        services: Services = request.app.state.services
+        return services.plans[principal_of(request).account.plan]
+
+
+def _aggregates(bucket: str | None, agg: str | None, order: str) -> list[str]:
+    """The aggregates asked for. Raises `Invalid` for what does not go together."""
+    if bucket is None:
+        if agg is not None:
+            raise Invalid("agg needs a bucket.", field="agg")
+        return []
+    if order == "desc":
+        raise Invalid("Buckets come in ascending order.", field="order")
+    names = words(agg) or ["avg"]
+    for name in names:
+        if name not in read.AGGREGATES:
+            raise Invalid(f"agg is one of {', '.join(read.AGGREGATES)}.", field="agg")
+    return names
