@@ -22,9 +22,9 @@ import pytest
 from psycopg import sql
 
 from paqett import db, migrate
+from paqett.children import free_port
 from paqett.db import Connection
 from paqett.local import postgres
-from paqett.children import free_port
 from paqett.settings import Settings, load
 
 IMAGE = "timescale/timescaledb:2.23.0-pg17"
@@ -94,11 +94,11 @@ def server_url() -> Iterator[str]:
 
 def _drop(server: str, name: str) -> None:
     with psycopg.connect(server, autocommit=True) as conn:
-        conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        conn.execute(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        )
         for role in ("owner", "api", "ingest", "worker"):
-            conn.execute(
-                sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(f"{name}_{role}"))
-            )
+            conn.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(f"{name}_{role}")))
 
 
 def _create(server: str, name: str, template: str = "template1") -> None:

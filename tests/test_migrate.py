@@ -114,5 +114,3 @@ def test_the_worker_drops_expired_chunks_on_the_edition_without_policies(
                 f"SELECT extract(day FROM now() - time)::int FROM telemetry_{tier}"
             ).fetchall()
             assert left == [(days - 1,)]
-
-

@@ -90,7 +90,9 @@ def _admin(parser: argparse.ArgumentParser) -> None:
     command = commands.add_parser("create-key", help="make an API key; it is shown once")
     command.add_argument("account", help="id or e-mail")
     command.add_argument("--name", default="made by admin")
-    command.add_argument("--scopes", default=",".join(sorted(keys.SCOPES)), help="separated by commas")
+    command.add_argument(
+        "--scopes", default=",".join(sorted(keys.SCOPES)), help="separated by commas"
+    )
     command.set_defaults(run=_with_database(_create_key))
     _json_flag(command)
     command = commands.add_parser("set-plan", help="change an account's plan")
@@ -170,7 +172,9 @@ async def _agent(settings: Settings, stop: asyncio.Event) -> None:
     own = settings.agent
     if not own.device_id or not own.secret:
         raise ConfigurationError("PAQETT_AGENT__DEVICE_ID and PAQETT_AGENT__SECRET are not set")
-    await agent.run(own.host, own.port, own.device_id, own.secret, stop, own.interval_s, tls=own.tls)
+    await agent.run(
+        own.host, own.port, own.device_id, own.secret, stop, own.interval_s, tls=own.tls
+    )
 
 
 def _up(settings: Settings, arguments: argparse.Namespace) -> int:

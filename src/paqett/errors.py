@@ -30,7 +30,11 @@ class Problem(PaqettError):
     title = "Internal error"
 
     def __init__(
-        self, detail: str, *, extra: dict[str, Any] | None = None, headers: dict[str, str] | None = None
+        self,
+        detail: str,
+        *,
+        extra: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail

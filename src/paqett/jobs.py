@@ -12,9 +12,7 @@ from paqett.settings import Database
 
 def app(settings: Database) -> App:
     """The queue on its own small pool; open it with `async with app.open_async()`."""
-    return App(
-        connector=PsycopgConnector(conninfo=require_url(settings), min_size=1, max_size=8)
-    )
+    return App(connector=PsycopgConnector(conninfo=require_url(settings), min_size=1, max_size=8))
 
 
 _deferring = App(connector=PsycopgConnector())

@@ -90,7 +90,7 @@ def _steps(*, fresh: bool) -> Iterator[tuple[str, LiteralString]]:
     yield from migrations().items()
     folder = resources.files("procrastinate") / "sql"
     if fresh:
-        text = cast(LiteralString, (folder / "schema.sql").read_text())
+        text = cast("LiteralString", (folder / "schema.sql").read_text())
         yield f"procrastinate {procrastinate_version}", text
 
 
@@ -124,5 +124,3 @@ async def require_current(conn: Connection) -> None:
         raise SchemaOutdatedError(
             f"the schema has {sorted(done - known)}, which this program does not know: upgrade it"
         )
-
-

@@ -18,9 +18,7 @@ GRACE = timedelta(days=14)  # product contract §5: downgrade
 SLICE = timedelta(days=1)
 
 
-async def set_plan(
-    conn: Connection, account_id: int, plan: Plan, now: datetime
-) -> datetime | None:
+async def set_plan(conn: Connection, account_id: int, plan: Plan, now: datetime) -> datetime | None:
     """Give the account `plan`.
 
     A tier with at least as long a retention is joined at once. A shorter one is joined after the

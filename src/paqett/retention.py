@@ -34,7 +34,8 @@ async def states(conn: Connection) -> list[TierState]:
         name = tier["name"]
         oldest = await (await conn.execute(tier_query("unscoped_oldest_reading", name))).fetchone()
         jobs = await conn.execute(
-            query("unscoped_policy_jobs"), {"tables": [f"telemetry_{name}", f"telemetry_{name}_text"]}
+            query("unscoped_policy_jobs"),
+            {"tables": [f"telemetry_{name}", f"telemetry_{name}_text"]},
         )
         found.append(
             TierState(

@@ -53,7 +53,7 @@ def _query(file: str, name: str, body: str) -> Query:
     text = "\n".join(line for line in lines if not line.startswith("--")).strip()
     if not reason or not text:
         raise ValueError(f"{file}: the query {name} lacks its reason or its statement")
-    return Query(name, " ".join(reason), cast(LiteralString, text), file)
+    return Query(name, " ".join(reason), cast("LiteralString", text), file)
 
 
 @cache
@@ -79,4 +79,4 @@ def tier_query(name: str, tier: str, other: str | None = None) -> sql.Composed:
 
 def script(*parts: str) -> LiteralString:
     """The text of one file under `sql/`, for the migrations."""
-    return cast(LiteralString, sql_dir().joinpath(*parts).read_text())
+    return cast("LiteralString", sql_dir().joinpath(*parts).read_text())

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+
 from paqett import db, moves
 from paqett.plans import load_plans
 from paqett.readings.directory import Directory

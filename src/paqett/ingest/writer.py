@@ -68,7 +68,9 @@ class Writer:
     async def _bisect(self, batch: Sequence[Incoming], error: Error) -> None:
         await self._after_failure(batch)
         if len(batch) == 1:
-            _logger.error("a message cannot be stored", device=batch[0].device_id, error=type(error).__name__)
+            _logger.error(
+                "a message cannot be stored", device=batch[0].device_id, error=type(error).__name__
+            )
             _rejected.labels("bad_value").inc()
             return
         middle = len(batch) // 2

@@ -12,8 +12,8 @@ import msgspec
 import psycopg
 import psycopg.sql
 
-from paqett.errors import ConfigurationError
 from paqett.children import die_with_parent, give, service_user
+from paqett.errors import ConfigurationError
 
 _CONF = """
 listen_addresses = '127.0.0.1'
@@ -50,7 +50,9 @@ class Cluster(msgspec.Struct, frozen=True):
 def find_binaries() -> Path:
     """The newest PostgreSQL here that has TimescaleDB. Raises `ConfigurationError`."""
     found = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]), reverse=True
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"),
+        key=lambda p: int(p.parts[-3]),
+        reverse=True,
     )
     for initdb in found:
         version = initdb.parts[-3]

@@ -85,4 +85,3 @@ def save(folder: Path, state: State) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
-

@@ -27,7 +27,9 @@ class Program(msgspec.Struct):
     failures: int = 0
 
 
-def command(argv: list[str], environ: dict[str, str], log_file: Path) -> Callable[[], subprocess.Popen[bytes]]:
+def command(
+    argv: list[str], environ: dict[str, str], log_file: Path
+) -> Callable[[], subprocess.Popen[bytes]]:
     """A starter for one of our own processes: a session of its own, output to its log."""
 
     def start() -> subprocess.Popen[bytes]:

@@ -16,9 +16,9 @@ import msgspec
 import psutil
 
 from paqett import accounts, db, devices, keys, migrate
+from paqett.children import free_port
 from paqett.errors import ConfigurationError
 from paqett.local import postgres, state
-from paqett.children import free_port
 from paqett.local.state import State
 from paqett.local.supervisor import Program, Supervisor, command
 from paqett.plans import load_plans
@@ -186,7 +186,11 @@ def _processes(
         "broker": {
             "PAQETT_DATABASE__URL": urls["worker"],
             "PAQETT_BROKER__LISTEN_PORT": str(current.mqtt_port),
-            **({"PAQETT_BROKER__LISTEN_HOST": "0.0.0.0", "PAQETT_BROKER__ALLOW_PLAIN": "true"} if lan else {}),  # noqa: S104 - asked for by --lan
+            **(
+                {"PAQETT_BROKER__LISTEN_HOST": "0.0.0.0", "PAQETT_BROKER__ALLOW_PLAIN": "true"}
+                if lan
+                else {}
+            ),
         },
         "api": {
             "PAQETT_DATABASE__URL": urls["api"],
@@ -203,7 +207,9 @@ def _processes(
         environ["PAQETT_OPS__PORT"] = str(port)
         say(f"{name}: starting")
         argv = [sys.executable, "-m", "paqett", name]
-        supervisor.add(Program(name, command(argv, {**shared, **environ}, folder / "log" / f"{name}.log")))
+        supervisor.add(
+            Program(name, command(argv, {**shared, **environ}, folder / "log" / f"{name}.log"))
+        )
 
 
 def _agent(current: State, logs: Path) -> Program:
@@ -224,8 +230,12 @@ async def _first_account(settings: Settings, current: State, owner_url: str) -> 
     conn = await db.connect(_with_url(settings, owner_url).database, "up")
     async with conn:
         account = await accounts.create(conn, "me@localhost", plan)
-        key = await keys.create(conn, account.id, "made by paqett up", sorted(keys.SCOPES), None, None)
-        mine = await devices.create(conn, account, plan, thing_name=socket.gethostname()[:64] or "this-machine")
+        key = await keys.create(
+            conn, account.id, "made by paqett up", sorted(keys.SCOPES), None, None
+        )
+        mine = await devices.create(
+            conn, account, plan, thing_name=socket.gethostname()[:64] or "this-machine"
+        )
         spare = await devices.create(conn, account, plan, thing_name="spare")
     current.account_id, current.api_key = account.id, key.key
     current.device_id, current.device_secret = mine.id, mine.secret
@@ -247,7 +257,11 @@ def _wait_answer(url: str, logs: Path, timeout_s: float = 60.0) -> None:
 
 def _print_welcome(current: State, data_dir: Path, *, first: bool, lan: bool) -> None:
     file = data_dir / "up.json"
-    key = current.api_key if first else f"$(python3 -c \"import json; print(json.load(open('{file}'))['api_key'])\")"
+    key = (
+        current.api_key
+        if first
+        else f"$(python3 -c \"import json; print(json.load(open('{file}'))['api_key'])\")"
+    )
     secret = (
         current.spare_device_secret
         if first
@@ -268,7 +282,9 @@ def _print_welcome(current: State, data_dir: Path, *, first: bool, lan: bool) ->
         "",
     ]
     if lan:
-        lines.append(f"Boards on the local network: {_lan_address()}:{current.mqtt_port} (without TLS)")
+        lines.append(
+            f"Boards on the local network: {_lan_address()}:{current.mqtt_port} (without TLS)"
+        )
     lines.append("Ctrl-C stops everything; the data stays.")
     print("\n".join(lines), flush=True)  # noqa: T201 - what the command is for
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 import gmqtt
-from gmqtt.mqtt.handler import MqttPackageHandler, MQTTError
+from gmqtt.mqtt.handler import MQTTError, MqttPackageHandler
 
 from paqett import log
 from paqett.errors import ConfigurationError, PaqettError
@@ -116,7 +116,9 @@ class Consumer:
         self._take_over(client._package_handler, lost)  # noqa: SLF001 - the guarded place
         client.set_auth_credentials(self._settings.username, self._settings.password)
         granted: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
-        client.on_subscribe = lambda _c, _mid, codes, _p: granted.done() or granted.set_result(codes)
+        client.on_subscribe = lambda _c, _mid, codes, _p: (
+            granted.done() or granted.set_result(codes)
+        )
         client.on_message = self._receive_qos_0
         try:
             async with asyncio.timeout(10):

@@ -32,9 +32,7 @@ def verifier(secret: str) -> str:
 def matches(secret: str, stored: str) -> bool:
     """Whether `secret` belongs to the verifier `stored`, in constant time."""
     _, _, rounds, salt, digest = stored.split("$")
-    computed = hashlib.pbkdf2_hmac(
-        "sha512", secret.encode(), base64.b64decode(salt), int(rounds)
-    )
+    computed = hashlib.pbkdf2_hmac("sha512", secret.encode(), base64.b64decode(salt), int(rounds))
     return hmac.compare_digest(computed, base64.b64decode(digest))
 
 

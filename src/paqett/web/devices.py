@@ -100,9 +100,7 @@ class DeviceController(Controller):
             return await devices.get(conn, principal.account, device_id)
 
     @patch("/{device_id:str}", **needs("devices:write"))
-    async def update_device(
-        self, request: _Request, device_id: str, data: DeviceChange
-    ) -> Device:
+    async def update_device(self, request: _Request, device_id: str, data: DeviceChange) -> Device:
         """Change a device."""
         principal = principal_of(request)
         allowed(principal, device_id)

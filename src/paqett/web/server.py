@@ -133,9 +133,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
     """Serve until `stop`; requests in hand are answered first."""
     settings = services.settings
     check_listener(settings.http)
-    servers = [
-        _server(create_app(services), settings.http.host, settings.http.port, settings.http)
-    ]
+    servers = [_server(create_app(services), settings.http.host, settings.http.port, settings.http)]
     if settings.ops.port:
         servers.append(_server(create_ops_app(services), settings.ops.host, settings.ops.port))
     running = [asyncio.create_task(server.serve()) for server in servers]

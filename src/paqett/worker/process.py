@@ -15,7 +15,9 @@ from paqett.sqlfiles import query
 
 _logger = log.get("worker")
 _oldest = Gauge("paqett_tier_oldest_reading_age_seconds", "Age of the oldest reading.", ["tier"])
-_overdue = Gauge("paqett_tier_overdue", "1 where readings outlive retention + chunk + schedule.", ["tier"])
+_overdue = Gauge(
+    "paqett_tier_overdue", "1 where readings outlive retention + chunk + schedule.", ["tier"]
+)
 _RETRY = RetryStrategy(max_attempts=20, exponential_wait=3)
 _MOVES_EVERY_S = 2.0
 
@@ -34,7 +36,9 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             )
         )
         upkeep = [
-            asyncio.create_task(_every(settings.worker.retention_every_s, watch_retention, open_services)),
+            asyncio.create_task(
+                _every(settings.worker.retention_every_s, watch_retention, open_services)
+            ),
             asyncio.create_task(_every(_MOVES_EVERY_S, move_readings, open_services)),
         ]
         stopping = asyncio.create_task(stop.wait())
@@ -87,7 +91,9 @@ async def move_readings(open_services: Services) -> None:
     """Carry every open move to its end, and begin those whose grace is over."""
     now = open_services.clock()
     async with transaction(open_services.pool) as conn:
-        due = await (await conn.execute(query("unscoped_due_tier_changes"), {"now": now})).fetchall()
+        due = await (
+            await conn.execute(query("unscoped_due_tier_changes"), {"now": now})
+        ).fetchall()
     for row in due:
         async with transaction(open_services.pool) as conn:
             await moves.apply_due(conn, row["id"], open_services.plans, now)
@@ -108,5 +114,3 @@ async def move_account(open_services: Services, account_id: int) -> None:
         async with transaction(open_services.pool) as conn:
             closed = await moves.close_move(conn, account_id)
     _logger.info("moved", account=account_id)
-
-
