@@ -3,11 +3,11 @@
 import psycopg
 import pytest
 
-from conftest import at, in_database
 from paqett import doctor, migrate
 from paqett.app import utc_now
 from paqett.db import Connection
 from paqett.errors import ConfigurationError, SchemaOutdatedError
+from support import at, in_database
 
 
 def test_a_second_run_changes_nothing(bare_database_url: str) -> None:

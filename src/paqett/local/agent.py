@@ -12,6 +12,8 @@ from paqett.mqtt.publisher import Publisher
 
 _logger = log.get("agent")
 _MAX_METRICS = 12
+_KEPT_S = 3600.0
+_FIRST_SPAN_S = 0.2  # the first rates need a moment to be over
 
 
 class Meter:
@@ -84,17 +86,21 @@ async def run(
     host: str, port: int, device_id: str, secret: str, stop: asyncio.Event,
     interval_s: float = 15.0, *, tls: bool = False,
 ) -> None:  # fmt: skip
-    """Report now and every `interval_s` seconds until `stop`; what the broker misses waits."""
-    publisher = Publisher(host, port, device_id, secret, tls=tls)
-    connection = asyncio.create_task(publisher.run())
-    meter = Meter()
+    """Report now and every `interval_s` seconds until `stop`.
+
+    Each report carries the time it was measured at; up to an hour of them waits for the broker.
+    """
+    kept = max(10, round(_KEPT_S / interval_s))
+    publisher = Publisher(host, port, device_id, secret, tls=tls, kept=kept)
     _logger.info("reporting", device=device_id, every_s=interval_s)
-    await asyncio.sleep(0.2)  # the first rates need a moment to be over
-    try:
+    async with publisher:
+        meter = Meter()
+        await asyncio.sleep(_FIRST_SPAN_S)
         while not stop.is_set():
-            publisher.enqueue("telemetry", report(meter, time.time_ns() // 1000))
+            try:
+                publisher.enqueue("telemetry", report(meter, time.time_ns() // 1000))
+            except (psutil.Error, OSError) as error:  # one reading less, not what waits as well
+                _logger.warning("not measured", error=str(error))
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), interval_s)
-    finally:
-        connection.cancel()
-        await asyncio.gather(connection, return_exceptions=True)
+        await publisher.close(grace_s=1.0)

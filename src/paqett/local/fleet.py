@@ -23,13 +23,15 @@ async def create(
 ) -> list[SimDevice]:
     """`devices` devices spread over `accounts` accounts; a fleet of that name is taken up again."""
     values = {"name": name, "plan": plan.name, "tier": plan.tier, "accounts": accounts}
-    await conn.execute(query("fleet_accounts"), values)
-    rows = await (await conn.execute(query("fleet_account_ids"), {"name": name})).fetchall()
-    owners = [row["account_id"] for row in rows]
+    await conn.execute(query("unscoped_fleet_accounts"), values)
+    rows = await (
+        await conn.execute(query("unscoped_fleet_account_ids"), {"name": name})
+    ).fetchall()
+    owners = [row["account_id"] for row in rows][:accounts]
     ids = [new_device_id() for _ in range(devices)]
     secrets = [new_secret() for _ in ids]
     made = await conn.execute(
-        query("fleet_devices"),
+        query("unscoped_fleet_devices"),
         {
             "ids": ids,
             "accounts": [owners[n % len(owners)] for n in range(devices)],
@@ -46,12 +48,14 @@ async def create(
 
 async def remove(conn: Connection, name: str) -> None:
     """The fleet's accounts go; their readings are erased by jobs. Raises `NotFound`."""
-    rows = await (await conn.execute(query("fleet_account_ids"), {"name": name})).fetchall()
+    rows = await (
+        await conn.execute(query("unscoped_fleet_account_ids"), {"name": name})
+    ).fetchall()
     if not rows:
         raise NotFound(f"There is no fleet {name}.")
     for row in rows:
         account = row["account_id"]
-        found = await conn.execute(query("fleet_series"), {"account": account})
+        found = await conn.execute(query("fleet_series"), {"account_id": account})
         series = [entry["id"] for entry in await found.fetchall()]
         await conn.execute(query("fleet_remove"), {"account_id": account})
         if series:

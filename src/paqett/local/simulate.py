@@ -1,14 +1,14 @@
-"""A fleet over real MQTT: believable signals, gaps and faults, and a ledger of what was promised."""
+"""A fleet over real MQTT: believable signals, gaps and faults, and a ledger of promises."""
 
 import asyncio
-import json
 import math
 import random
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
@@ -17,6 +17,9 @@ from paqett.mqtt.publisher import Publisher
 
 _DAY_S = 86_400
 _GAP, _SPIKE, _STUCK = 0.002, 0.001, 0.002  # how often a device falls silent, jumps, or sticks
+_LATE = 0.002  # how often it holds readings back, to send them late and out of order
+_GRACE_S = 5.0  # for what is unacknowledged at the end
+_CONNECTS_PER_S = 500.0
 
 
 class Ledger(msgspec.Struct):
@@ -24,6 +27,13 @@ class Ledger(msgspec.Struct):
 
     published: int = 0
     acknowledged: int = 0
+
+
+class _Reading(msgspec.Struct, frozen=True):
+    """`ts` in µs since 1970."""
+
+    ts: int
+    values: dict[str, float]
 
 
 class Signal:
@@ -60,20 +70,69 @@ class Signal:
         return self._last
 
 
+class _Sender:
+    """Sends one device's readings, now and then late and out of order, and keeps the ledger."""
+
+    def __init__(
+        self, device: SimDevice, publisher: Publisher, ledger: Ledger, file: IO[str] | None
+    ) -> None:
+        self._device, self._publisher = device, publisher
+        self._ledger, self._file = ledger, file
+        self._signal = Signal(device.id)
+        self._random = random.Random(device.id)  # noqa: S311 - a signal, no secret
+        self._held: list[_Reading] = []
+        self._holding = 0
+
+    def tick(self, now_us: int) -> None:
+        """Measure at `now_us`, µs since 1970, and send unless the device holds back."""
+        values = self._signal.read(now_us / 1e6)
+        if values is not None:
+            self._held.append(_Reading(now_us, values))
+        if self._holding:
+            self._holding -= 1
+        elif self._random.random() < _LATE:
+            self._holding = self._random.randint(3, 20)
+        if not self._holding:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand over what is held as one message."""
+        if not self._held:
+            return
+        readings, self._held = self._held, []
+        self._random.shuffle(readings)
+        payload = msgspec.json.encode(readings if len(readings) > 1 else readings[0])
+        self._ledger.published += 1
+        self._publisher.enqueue("telemetry", payload).add_done_callback(
+            lambda done: self._note(done, readings)
+        )
+
+    def _note(self, done: asyncio.Future[None], readings: list[_Reading]) -> None:
+        if done.cancelled() or done.exception() is not None:
+            return
+        self._ledger.acknowledged += 1
+        if self._file is not None:
+            for reading in readings:
+                self._file.write(f'["{self._device.id}", {reading.ts}, {len(reading.values)}]\n')
+
+
 async def run(
     fleet: list[SimDevice], host: str, port: int, rate: float, stop: asyncio.Event,
     seconds: float | None = None, *, ledger_file: str | None = None,
 ) -> Ledger:  # fmt: skip
     """Each device sends `rate` messages a second, stamped by itself, until `stop`.
 
-    Every acknowledged message is a line `[device, time in µs, number of points]` of `ledger_file`,
+    Every acknowledged reading is a line `[device, time in µs, number of points]` of `ledger_file`,
     written when its PUBACK has come.
     """
     ledger = Ledger()
+    _allow_connections(len(fleet))
     with ExitStack() as stack:
         file = stack.enter_context(Path(ledger_file).open("a")) if ledger_file else None  # noqa: ASYNC230 - opened once, before anything runs
+        spread_s = len(fleet) / _CONNECTS_PER_S
         devices = [
-            asyncio.create_task(_device(device, host, port, rate, ledger, file)) for device in fleet
+            asyncio.create_task(_device(device, host, port, rate, spread_s, ledger, file))
+            for device in fleet
         ]
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), seconds)
@@ -83,16 +142,29 @@ async def run(
     return ledger
 
 
+def _allow_connections(number: int) -> None:
+    """One descriptor each: the usual soft limit of 1,024 is too low for a large fleet."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number + 256
+    if soft < wanted:
+        top = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (top, hard))
+
+
 async def _device(
-    device: SimDevice, host: str, port: int, rate: float, ledger: Ledger, file: IO[str] | None
-) -> None:
-    publisher = Publisher(host, port, device.id, device.secret)
-    connection = asyncio.create_task(publisher.run())
-    try:
-        await _send_forever(publisher, device, rate, ledger, file)
-    finally:
-        connection.cancel()
-        await asyncio.gather(connection, return_exceptions=True)
+    device: SimDevice, host: str, port: int, rate: float, spread_s: float,
+    ledger: Ledger, file: IO[str] | None,
+) -> None:  # fmt: skip
+    await asyncio.sleep(random.uniform(0, spread_s))  # noqa: S311 - spread, no secret
+    async with Publisher(host, port, device.id, device.secret) as publisher:
+        sender = _Sender(device, publisher, ledger, file)
+        try:
+            for at in _ticks(rate):
+                await asyncio.sleep(max(0.0, at - time.monotonic()))
+                sender.tick(time.time_ns() // 1000)
+        finally:
+            sender.flush()
+            await publisher.close(grace_s=_GRACE_S)
 
 
 def _ticks(rate: float) -> Iterator[float]:
@@ -101,29 +173,3 @@ def _ticks(rate: float) -> Iterator[float]:
     while True:
         yield at
         at += 1 / rate
-
-
-async def _send_forever(
-    publisher: Publisher, device: SimDevice, rate: float, ledger: Ledger, file: IO[str] | None
-) -> None:
-    signal = Signal(device.id)
-    for at in _ticks(rate):
-        await asyncio.sleep(max(0.0, at - time.monotonic()))
-        now_us = time.time_ns() // 1000
-        values = signal.read(now_us / 1e6)
-        if values is None:
-            continue
-        payload = msgspec.json.encode({"ts": now_us, "values": values})
-        future = publisher.enqueue("telemetry", payload)
-        ledger.published += 1
-
-        def note(
-            done: asyncio.Future[Any], now_us: int = now_us, points: int = len(values)
-        ) -> None:
-            if done.cancelled():
-                return
-            ledger.acknowledged += 1
-            if file is not None:
-                file.write(json.dumps([device.id, now_us, points]) + "\n")
-
-        future.add_done_callback(note)

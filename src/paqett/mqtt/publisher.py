@@ -6,182 +6,306 @@ is sent again on the next; a reading that carries its own time is stored once al
 
 import asyncio
 import random
-from collections import OrderedDict
+import time
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 import gmqtt
-from gmqtt.mqtt.handler import MQTTConnectError, MQTTError
+from gmqtt.mqtt.handler import MQTTConnectError, MqttPackageHandler
 
 from paqett import log
+from paqett.errors import ConfigurationError, PaqettError
 
 _logger = log.get("mqtt")
-_TAKEN_OVER = 0x8E  # MQTT 5 §3.14.2.1: session taken over
-_REFUSED = frozenset({4, 5, 0x86, 0x87})
-_WINDOW = 100  # in flight; gmqtt overflows at the server's receive maximum
-_KEPT = 10_000  # messages kept while the broker is away
+_TAKEN_OVER = b"\x8e"  # MQTT 5 §3.14.2.1: session taken over
+_CREDENTIALS = frozenset({4, 5, 0x86, 0x87})
+_WINDOW = 100  # messages in flight, or fewer where the broker says so
+_KEEPALIVE_S = 30
+_CONNECT_S = 10.0
+_SPARE_BYTES = 64  # what a PUBLISH packet may hold beside topic and payload
+_OVERRIDDEN = ("_handle_puback_packet", "_reconnect_callback")
 
 
-class _Acknowledgements:
+class NotPublishedError(PaqettError):
+    """The broker refused this message, or it made room for newer ones."""
+
+
+class CredentialsRefusedError(PaqettError):
+    """The broker knows no such device, or its secret has been changed."""
+
+
+class _Entry:
+    """One message until it is settled."""
+
+    __slots__ = ("future", "payload", "topic")
+
+    def __init__(self, topic: str, payload: bytes) -> None:
+        self.topic = topic
+        self.payload = payload
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def fail(self, why: str) -> None:
+        if not self.future.done():
+            self.future.set_exception(NotPublishedError(why))
+            self.future.exception()  # seen: not everybody awaits it
+
+
+class _InFlight:
     """Stands where gmqtt keeps unacknowledged packets: removal is the acknowledgement."""
 
-    is_empty = True
+    is_empty = True  # gmqtt is to replay nothing
 
-    def __init__(self) -> None:
-        self.waiting: dict[int, asyncio.Future[None]] = {}
-        self.newest = asyncio.get_running_loop().create_future()
+    def __init__(self, settle: Callable[[_Entry, int], None]) -> None:
+        self.entries: dict[int, _Entry] = {}
+        self.entering: _Entry | None = None
+        self.reason = 0
+        self._settle = settle
 
     def push_message(self, mid: int, _: bytes) -> None:
-        self.newest = self.waiting[mid] = asyncio.get_running_loop().create_future()
+        if self.entering is not None:
+            self.entries[mid] = self.entering
 
     def remove_message_by_mid(self, mid: int) -> None:
-        future = self.waiting.pop(mid, None)
-        if future is not None and not future.done():
-            future.set_result(None)
+        entry = self.entries.pop(mid, None)
+        if entry is not None:
+            self._settle(entry, self.reason)
 
     async def wait_empty(self) -> None:
-        """Nothing is replayed by gmqtt."""
+        """Nothing is replayed, so nothing is waited for."""
 
     def clear(self) -> None:
-        """Nothing to clear: a connection's end settles what waits."""
+        """Nothing to clear: a connection's end takes back what waits."""
 
     def get_all(self) -> list[Any]:
         return []
 
 
 class Publisher:
-    """A device's connection that comes back by itself."""
+    """A device's connection that comes back by itself: `async with`, or `run()` as a task.
+
+    While the broker is away `kept` messages wait; beyond them the oldest is dropped and counted.
+    """
 
     def __init__(
-        self, host: str, port: int, device_id: str, secret: str,
-        *, tls: bool = False, takeover_wait_s: float = 60.0,
+        self, host: str, port: int, device_id: str, secret: str, *, tls: bool = False,
+        takeover_wait_s: float = 60.0, refused_wait_s: float = 60.0, kept: int = 10_000,
     ) -> None:  # fmt: skip
         self._host, self._port, self._tls = host, port, tls
         self._device_id, self._secret = device_id, secret
         self._takeover_wait_s = takeover_wait_s
-        self._queue: OrderedDict[int, tuple[str, bytes, asyncio.Future[None]]] = OrderedDict()
-        self._number = 0
-        self._some = asyncio.Event()
+        self._refused_wait_s = refused_wait_s
+        self._kept = kept
+        self._queue: deque[_Entry] = deque()
+        self._in_flight = _InFlight(self._settle)
+        self._client: gmqtt.Client | None = None
+        self._window, self._max_packet = _WINDOW, 0
         self._lost = asyncio.Event()
         self._taken_over = False
-        self._client: gmqtt.Client | None = None
-        self.dropped = 0
+        self._running: asyncio.Task[None] | None = None
+        self.credentials_refused = False
+        self.dropped = self.refused = self.connections = 0
 
     @property
     def connected(self) -> bool:
-        """Whether the broker has accepted this connection."""
-        return self._client is not None
+        """Whether the broker has accepted this connection and it still stands."""
+        return self._client is not None and not self._lost.is_set()
+
+    @property
+    def waiting(self) -> int:
+        """Messages not acknowledged yet."""
+        return len(self._queue) + len(self._in_flight.entries)
 
     def enqueue(self, suffix: str, payload: bytes) -> asyncio.Future[None]:
         """Hand over a message for `paqett/v1/{device}/{suffix}`; the future ends with its PUBACK.
 
-        Beyond 10,000 messages waiting, the oldest is dropped and its future cancelled.
+        It ends with `NotPublishedError` where the message is refused or dropped.
         """
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._number += 1
-        self._queue[self._number] = (suffix, payload, future)
-        if len(self._queue) > _KEPT:
-            _, (_, _, oldest) = self._queue.popitem(last=False)
-            oldest.cancel()
+        entry = _Entry(f"paqett/v1/{self._device_id}/{suffix}", payload)
+        self._queue.append(entry)
+        self._pump()
+        if self._queue and self.waiting > self._kept:
             self.dropped += 1
-        self._some.set()
-        return future
+            self._queue.popleft().fail("dropped: too many messages wait for the broker")
+        return entry.future
 
     async def publish(self, suffix: str, payload: bytes) -> None:
-        """Return when the broker has acknowledged the message."""
+        """Return when the broker has acknowledged the message. Raises `NotPublishedError`."""
         await self.enqueue(suffix, payload)
 
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until nothing is unacknowledged, `timeout_s` seconds at most."""
+        entries = [*self._in_flight.entries.values(), *self._queue]
+        if entries:
+            await asyncio.wait([entry.future for entry in entries], timeout=timeout_s)
+
+    async def __aenter__(self) -> Self:
+        self._running = asyncio.create_task(self.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self, grace_s: float = 0.0) -> None:
+        """End the connection, after `grace_s` seconds at most for what is unacknowledged."""
+        if grace_s and self.connected:
+            await self.drain(grace_s)
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+            self._running = None
+
     async def run(self) -> None:
-        """Stay connected until cancelled: 0.2 to 30 s between attempts, 60 s after a takeover."""
-        delay = 0.2
+        """Stay connected until cancelled: 0.2 to 30 s between attempts, with jitter.
+
+        After a takeover 60 s, lest two owners of one secret push each other out for ever. After
+        refused credentials 5 s, since a new device is known within a second, then up to 60 s.
+        """
+        delay, refused_delay = 0.2, min(5.0, self._refused_wait_s)
         while True:
-            wait = delay * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
-            delay = min(delay * 2, 30.0)
             try:
                 await self._connect()
-                delay = 0.2
-                await self._send_until_lost()
-                if self._taken_over:
-                    wait = self._takeover_wait_s
-                    _logger.warning("another connection took over", retry_in_s=wait)
-            except MQTTConnectError as error:
-                if error._code in _REFUSED:  # noqa: SLF001 - gmqtt shows the code nowhere else
-                    wait = max(wait, 5.0)
-                _logger.warning("broker refused", error=str(error), retry_in_s=round(wait, 1))
-            except (OSError, TimeoutError, MQTTError) as error:
-                _logger.warning("broker not reached", error=str(error), retry_in_s=round(wait, 1))
+                delay, refused_delay = 0.2, min(5.0, self._refused_wait_s)
+                await self._until_lost()
+                wait = self._takeover_wait_s if self._taken_over else _jittered(delay)
+                why = "another connection took over" if self._taken_over else "connection lost"
+            except CredentialsRefusedError as error:
+                wait, why = _jittered(refused_delay), str(error)
+                refused_delay = min(refused_delay * 2, self._refused_wait_s)
+            except Exception as error:  # whatever it was, a device tries again
+                wait, why = _jittered(delay), str(error) or type(error).__name__
+                delay = min(delay * 2, 30.0)
             finally:
                 await self._disconnect()
+            _logger.warning(
+                "broker away", device=self._device_id, error=why, retry_in_s=round(wait, 1)
+            )
             await asyncio.sleep(wait)
 
     async def _connect(self) -> None:
         self._lost, self._taken_over = asyncio.Event(), False
-        self._acknowledged = _Acknowledgements()
-        client = gmqtt.Client(self._device_id, persistent_storage=self._acknowledged)
+        self._in_flight = _InFlight(self._settle)
+        client = gmqtt.Client(self._device_id, persistent_storage=self._in_flight)
+        self._take_over(client._package_handler, self._lost, self._in_flight)  # noqa: SLF001 - the guarded place
         client.set_auth_credentials(self._device_id, self._secret)
-        lost = self._lost
+        client.on_disconnect = self._note_reason
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                await self._connected_or_lost(client)
+        except BaseException as error:
+            await _close(client)
+            self.credentials_refused = (
+                isinstance(error, MQTTConnectError) and error._code in _CREDENTIALS  # noqa: SLF001 - shown nowhere else
+            )
+            if self.credentials_refused:
+                raise CredentialsRefusedError(f"credentials refused: {error}") from None
+            raise
+        self.credentials_refused = False
+        self.connections += 1
+        said = client._package_handler.properties  # noqa: SLF001 - what CONNACK said
+        # gmqtt overflows one message before the broker's receive maximum
+        self._window = max(1, min(_WINDOW, said.get("receive_maximum", [_WINDOW + 1])[0] - 1))
+        self._max_packet = said.get("maximum_packet_size", [0])[0]
+        self._client = client
+        self._pump()
+
+    async def _connected_or_lost(self, client: gmqtt.Client) -> None:
+        """gmqtt waits for CONNACK for ever, even where the broker has closed the socket."""
+        losing = asyncio.create_task(self._lost.wait())
+        connecting = asyncio.create_task(
+            client.connect(self._host, self._port, ssl=self._tls, keepalive=_KEEPALIVE_S)
+        )
+        try:
+            await asyncio.wait({connecting, losing}, return_when=asyncio.FIRST_COMPLETED)
+            if not connecting.done():
+                raise ConnectionError("the broker closed the connection before accepting it")
+            connecting.result()
+        finally:
+            losing.cancel()
+            connecting.cancel()
+            await asyncio.gather(connecting, losing, return_exceptions=True)
+
+    def _take_over(
+        self, handler: MqttPackageHandler, lost: asyncio.Event, in_flight: _InFlight
+    ) -> None:
+        """Put our reconnect in the place of gmqtt's, and keep the PUBACK's reason it ignores.
+
+        Raises `ConfigurationError` where this gmqtt has no such places.
+        """
+        if not all(hasattr(handler, name) for name in _OVERRIDDEN):
+            raise ConfigurationError("this gmqtt is not the 0.8 that Paqett was built against")
+        original = handler._handle_puback_packet  # noqa: SLF001 - the guarded place
 
         async def note_loss(**_: object) -> None:
             lost.set()
 
-        client._package_handler._reconnect_callback = note_loss  # noqa: SLF001 - as in consumer
-        client.on_disconnect = self._note_reason
-        try:
-            async with asyncio.timeout(10):
-                await client.connect(self._host, self._port, ssl=self._tls, keepalive=30)
-        except BaseException:
-            with suppress(Exception):
-                await client.disconnect()
-            raise
-        self._client = client
+        def puback(cmd: int, packet: bytes) -> None:
+            in_flight.reason = packet[2] if len(packet) > 2 else 0
+            original(cmd, packet)
+
+        handler._reconnect_callback = note_loss  # noqa: SLF001 - the guarded place
+        handler._handle_puback_packet = puback  # noqa: SLF001 - the guarded place
 
     def _note_reason(self, _client: Any, packet: Any, *_: Any) -> None:
-        if isinstance(packet, bytes) and packet[:1] == bytes([_TAKEN_OVER]):
+        if isinstance(packet, bytes) and packet[:1] == _TAKEN_OVER:
             self._taken_over = True
 
+    async def _until_lost(self) -> None:
+        """Return when the connection is gone, or silent for twice the keepalive.
+
+        gmqtt notices the silence too, but then waits for a peer that is not there.
+        """
+        assert self._client is not None  # noqa: S101 - for the type checker
+        connection = self._client._connection  # noqa: SLF001 - its clock is nowhere else
+        while not self._lost.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), _KEEPALIVE_S / 2)
+            if time.monotonic() - connection._last_data_in > 2 * _KEEPALIVE_S:  # noqa: SLF001
+                return
+
     async def _disconnect(self) -> None:
+        """Close, and put back what this connection left unacknowledged, in order."""
         client, self._client = self._client, None
+        self._queue.extendleft(reversed(self._in_flight.entries.values()))
+        self._in_flight.entries.clear()
         if client is not None:
-            with suppress(Exception):  # closing a connection that is already gone
-                await client.disconnect()
+            await _close(client)
 
-    async def _send_until_lost(self) -> None:
-        sent = 0
-        window = asyncio.Semaphore(_WINDOW)
-        losing = asyncio.create_task(self._lost.wait())
-        try:
-            while not self._lost.is_set():
-                fresh = [number for number in self._queue if number > sent]
-                for number in fresh:
-                    await self._or_lost(window.acquire(), losing)
-                    if self._lost.is_set():
-                        return
-                    sent = number
-                    self._send(number, window)
-                if not fresh:
-                    self._some.clear()
-                    await self._or_lost(self._some.wait(), losing)
-        finally:
-            losing.cancel()
+    def _pump(self) -> None:
+        """Send what waits, as far as the window allows."""
+        while self._queue and self.connected and len(self._in_flight.entries) < self._window:
+            if self._client._connection.is_closing():  # type: ignore[union-attr]  # noqa: SLF001
+                return
+            entry = self._queue.popleft()
+            size = len(entry.payload) + len(entry.topic) + _SPARE_BYTES
+            if self._max_packet and size > self._max_packet:  # the broker would hang up, each time
+                self.refused += 1
+                entry.fail(f"larger than the {self._max_packet} bytes the broker takes")
+                continue
+            self._in_flight.entering = entry
+            self._client.publish(entry.topic, entry.payload, qos=1)  # type: ignore[union-attr]
 
-    async def _or_lost(self, work: Any, losing: asyncio.Task[Any]) -> None:
-        task = asyncio.ensure_future(work)
-        await asyncio.wait({task, losing}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
+    def _settle(self, entry: _Entry, reason: int) -> None:
+        if reason >= 0x80:
+            self.refused += 1
+            entry.fail(f"refused by the broker with reason {reason:#x}")
+        elif not entry.future.done():
+            entry.future.set_result(None)
+        self._pump()
 
-    def _send(self, number: int, window: asyncio.Semaphore) -> None:
-        entry = self._queue.get(number)
-        if entry is None or self._client is None:
-            window.release()
-            return
-        suffix, payload, future = entry
-        self._client.publish(f"paqett/v1/{self._device_id}/{suffix}", payload, qos=1)
 
-        def settle(_: asyncio.Future[None]) -> None:
-            window.release()
-            self._queue.pop(number, None)
-            if not future.done():
-                future.set_result(None)
+def _jittered(delay_s: float) -> float:
+    return delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
 
-        self._acknowledged.newest.add_done_callback(settle)
+
+async def _close(client: gmqtt.Client) -> None:
+    """Leave in order where the peer listens; two seconds later, or where it is gone, anyhow."""
+    connection = client._connection  # noqa: SLF001 - gmqtt's own close waits for the peer
+    if connection is None:
+        return
+    with suppress(Exception):
+        async with asyncio.timeout(2):
+            await (client.disconnect() if client.is_connected else connection.close())
+    connection._transport.abort()  # noqa: SLF001 - gmqtt has no public way
+    await asyncio.sleep(0)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from litestar import Controller, Request, delete, get, patch, post
 from litestar.datastructures import State
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from paqett import db, devices
 from paqett.app import Services
@@ -37,11 +37,11 @@ class DeviceChange(msgspec.Struct, forbid_unknown_fields=True):
     """What to change; null clears, what is left out stays."""
 
     thing_name: Name | msgspec.UnsetType = msgspec.UNSET
-    friendly_name: Name | None | msgspec.UnsetType = msgspec.UNSET
-    mac_address: Name | None | msgspec.UnsetType = msgspec.UNSET
-    firmware_version: Name | None | msgspec.UnsetType = msgspec.UNSET
+    friendly_name: Name | msgspec.UnsetType | None = msgspec.UNSET
+    mac_address: Name | msgspec.UnsetType | None = msgspec.UNSET
+    firmware_version: Name | msgspec.UnsetType | None = msgspec.UNSET
     tags: Tags | msgspec.UnsetType = msgspec.UNSET
-    report_interval: Seconds | None | msgspec.UnsetType = msgspec.UNSET
+    report_interval: Seconds | msgspec.UnsetType | None = msgspec.UNSET
     clock: Literal["device", "server"] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -52,7 +52,7 @@ class Secret(msgspec.Struct):
 
 
 def allowed(principal: Principal, device_id: str) -> None:
-    """Raises `NotFound` for a device outside the key's allow-list: it is as if it were not there."""
+    """Raises `NotFound` for a device outside the key's allow-list, as if it were not there."""
     if not principal.may_see(device_id):
         raise NotFound(f"There is no device {device_id[:16]}.")
 
@@ -64,7 +64,7 @@ class DeviceController(Controller):
     tags = ["devices"]  # noqa: RUF012 - litestar reads it as a class attribute
 
     @post(**needs("devices:write"))
-    async def create_device(self, request: _Request, data: DeviceIn) -> NewDevice:
+    async def create_device(self, request: _Request, data: JSONBody[DeviceIn]) -> NewDevice:
         """Make a device; its secret is in this answer and nowhere else."""
         services: Services = request.app.state.services
         account = principal_of(request).account
@@ -76,11 +76,11 @@ class DeviceController(Controller):
     async def list_devices(
         self,
         request: _Request,
-        tag: str | None = None,
-        status: Literal["never", "online", "offline", "unknown"] | None = None,
-        q: str | None = None,
-        limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
-        cursor: str | None = None,
+        tag: FromQuery[str | None] = None,
+        status: FromQuery[Literal["never", "online", "offline", "unknown"] | None] = None,
+        q: FromQuery[str | None] = None,
+        limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
+        cursor: FromQuery[str | None] = None,
     ) -> Page:
         """The account's devices in the order they were made."""
         services: Services = request.app.state.services
@@ -92,7 +92,7 @@ class DeviceController(Controller):
             )  # fmt: skip
 
     @get("/{device_id:str}", **needs("devices:read"))
-    async def get_device(self, request: _Request, device_id: str) -> Device:
+    async def get_device(self, request: _Request, device_id: FromPath[str]) -> Device:
         """One device."""
         principal = principal_of(request)
         allowed(principal, device_id)
@@ -100,7 +100,9 @@ class DeviceController(Controller):
             return await devices.get(conn, principal.account, device_id)
 
     @patch("/{device_id:str}", **needs("devices:write"))
-    async def update_device(self, request: _Request, device_id: str, data: DeviceChange) -> Device:
+    async def update_device(
+        self, request: _Request, device_id: FromPath[str], data: JSONBody[DeviceChange]
+    ) -> Device:
         """Change a device."""
         principal = principal_of(request)
         allowed(principal, device_id)
@@ -109,7 +111,7 @@ class DeviceController(Controller):
             return await devices.update(conn, principal.account, device_id, changes)
 
     @delete("/{device_id:str}", **needs("devices:write"))
-    async def delete_device(self, request: _Request, device_id: str) -> None:
+    async def delete_device(self, request: _Request, device_id: FromPath[str]) -> None:
         """Gone and cut off at once; its readings are erased by a job."""
         principal = principal_of(request)
         allowed(principal, device_id)
@@ -117,7 +119,7 @@ class DeviceController(Controller):
             await devices.delete(conn, principal.account, device_id)
 
     @post("/{device_id:str}/secret", status_code=200, **needs("devices:write"))
-    async def rotate_secret(self, request: _Request, device_id: str) -> Secret:
+    async def rotate_secret(self, request: _Request, device_id: FromPath[str]) -> Secret:
         """A new secret; a connection that used the old one is closed within a second."""
         principal = principal_of(request)
         allowed(principal, device_id)
@@ -128,8 +130,8 @@ class DeviceController(Controller):
     async def device_events(
         self,
         request: _Request,
-        device_id: str,
-        limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+        device_id: FromPath[str],
+        limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
     ) -> Page:
         """The broker's record of the device's connections, newest first."""
         principal = principal_of(request)
@@ -138,7 +140,7 @@ class DeviceController(Controller):
             return await devices.events(conn, principal.account, device_id, limit)
 
     @get("/{device_id:str}/metrics", **needs("devices:read"))
-    async def device_metrics(self, request: _Request, device_id: str) -> Page:
+    async def device_metrics(self, request: _Request, device_id: FromPath[str]) -> Page:
         """The device's metrics."""
         principal = principal_of(request)
         allowed(principal, device_id)

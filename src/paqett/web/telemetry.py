@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from litestar import Controller, Request, get
 from litestar.datastructures import State
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from paqett import db, devices
 from paqett.app import Services
@@ -38,15 +38,15 @@ class TelemetryController(Controller):
     async def device_telemetry(
         self,
         request: _Request,
-        device_id: str,
-        from_: Annotated[str, Parameter(query="from")] = "-24h",
-        to: str | None = None,
-        metrics: str | None = None,
-        bucket: str | None = None,
-        agg: str | None = None,
-        order: Literal["asc", "desc"] = "asc",
-        limit: Annotated[int, Parameter(ge=1, le=read.MAX_LIMIT)] = read.DEFAULT_LIMIT,
-        cursor: str | None = None,
+        device_id: FromPath[str],
+        from_: Annotated[str, QueryParameter(name="from")] = "-24h",
+        to: FromQuery[str | None] = None,
+        metrics: FromQuery[str | None] = None,
+        bucket: FromQuery[str | None] = None,
+        agg: FromQuery[str | None] = None,
+        order: FromQuery[Literal["asc", "desc"]] = "asc",
+        limit: Annotated[int, QueryParameter(ge=1, le=read.MAX_LIMIT)] = read.DEFAULT_LIMIT,
+        cursor: FromQuery[str | None] = None,
     ) -> Rows:
         """`[from, to)`: readings as sent, or aggregates over buckets of one length."""
         services: Services = request.app.state.services
@@ -69,7 +69,7 @@ class TelemetryController(Controller):
             )
 
     @get("/devices/{device_id:str}/latest", **needs("telemetry:read"))
-    async def device_latest(self, request: _Request, device_id: str) -> LatestRows:
+    async def device_latest(self, request: _Request, device_id: FromPath[str]) -> LatestRows:
         """The newest reading of each of the device's metrics."""
         services: Services = request.app.state.services
         principal = principal_of(request)

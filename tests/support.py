@@ -1,0 +1,127 @@
+"""What several tests need beside the fixtures: servers, databases, tenants."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from paqett import db
+from paqett.children import free_port
+from paqett.db import Connection
+from paqett.local import postgres
+from paqett.mqtt.credentials import new_device_id, new_secret, verifier
+from paqett.settings import Settings, load
+
+IMAGE = "timescale/timescaledb:2.23.0-pg17"
+
+
+def with_url(url: str, **environ: str) -> Settings:
+    """Settings whose database is `url`."""
+    return load({"PAQETT_DATABASE__URL": url, **environ})
+
+
+def at(url: str, database: str) -> str:
+    """The same server, another database."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
+
+
+def in_database(url: str, work: Callable[[Connection], Coroutine[Any, Any, Any]]) -> Any:
+    """Run `work` on an autocommit connection to `url`."""
+
+    async def run() -> Any:
+        async with await db.connect(with_url(url).database, "test", autocommit=True) as conn:
+            return await work(conn)
+
+    return asyncio.run(run())
+
+
+def container() -> Iterator[str]:
+    from testcontainers.postgres import PostgresContainer
+
+    with PostgresContainer(IMAGE, driver=None) as server:
+        yield server.get_connection_url()
+
+
+def docker_has_image() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    done = subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def own_cluster() -> Iterator[str]:
+    # /var/tmp, since the server's user must be able to enter it and /tmp may be a small tmpfs
+    folder = Path(tempfile.mkdtemp(prefix="paqett-test-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    cluster = postgres.create(folder / "postgres", free_port(55000 + 300 * worker))
+    server = postgres.start(cluster, folder / "server.log")
+    try:
+        postgres.wait_ready(cluster.url())
+        yield cluster.url()
+    finally:
+        server.send_signal(2)
+        server.wait(30)
+        shutil.rmtree(folder)
+
+
+def drop(server: str, name: str) -> None:
+    with psycopg.connect(server, autocommit=True) as conn:
+        conn.execute(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        )
+        for role in ("owner", "api", "ingest", "worker"):
+            conn.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(f"{name}_{role}")))
+
+
+def create(server: str, name: str, template: str = "template1") -> None:
+    """Clone `template`; TimescaleDB's own workers may sit in it for a moment."""
+    deadline = time.monotonic() + 30
+    with psycopg.connect(server, autocommit=True) as conn:
+        while True:
+            try:
+                conn.execute(
+                    sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                        sql.Identifier(name), sql.Identifier(template)
+                    )
+                )
+            except psycopg.errors.ObjectInUse:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+
+class Tenant(msgspec.Struct):
+    """An account with two devices; `secrets` by device id."""
+
+    account_id: int
+    devices: list[str]
+
+
+def make_tenant(url: str, name: str, plan: str = "own", devices: int = 2) -> Tenant:
+    """An account on `plan` (whose tier has the same name) with its devices."""
+    with psycopg.connect(url) as conn:
+        row = conn.execute(
+            "INSERT INTO account (email, plan, tier) VALUES (%s, %s, %s) RETURNING id",
+            (f"{name}@example.org", plan, plan),
+        ).fetchone()
+        assert row is not None
+        ids = [new_device_id() for _ in range(devices)]
+        for number, device_id in enumerate(ids):
+            conn.execute(
+                "INSERT INTO device (id, account_id, thing_name, verifier) VALUES (%s, %s, %s, %s)",
+                (device_id, row[0], f"{name}-{number}", verifier(new_secret())),
+            )
+    return Tenant(row[0], ids)

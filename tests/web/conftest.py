@@ -1,0 +1,56 @@
+"""The API on a test's own database, asked in the same event loop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from paqett import app, db, keys
+from paqett.settings import Settings
+from paqett.web.server import create_app
+
+
+class Asker(msgspec.Struct):
+    """A client and the key it sends; `ask` gives the response."""
+
+    client: httpx.AsyncClient
+    key: str | None = None
+
+    async def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return await self.client.request(method, path, headers=headers, **more)
+
+
+class Api:
+    """Opens the application; `key` makes an API key for an account."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[httpx.AsyncClient]:
+        async with app.services(self.settings, "test") as services:
+            transport = httpx.ASGITransport(create_app(services))
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                yield client
+
+    async def key(self, account_id: int, *scopes: str, devices: list[str] | None = None) -> str:
+        async with await db.connect(self.settings.database, "test", autocommit=True) as conn:
+            wanted = list(scopes) or sorted(keys.SCOPES)
+            return (await keys.create(conn, account_id, "test", wanted, devices, None)).key
+
+    def run(self, work: Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]]) -> None:
+        async def run() -> None:
+            async with self.open() as client:
+                await work(client)
+
+        asyncio.run(run())
+
+
+@pytest.fixture
+def api(settings: Settings) -> Api:
+    return Api(settings)
