@@ -72,7 +72,7 @@ def stranger_url(bare_database_url: str, server_url: str) -> str:
         "SELECT * FROM _timescaledb_internal._hyper_1_1_chunk",
         "SELECT * FROM account",
         "SELECT * FROM timescaledb_information.chunks",
-        "SELECT _timescaledb_functions.drop_chunk(c) FROM pg_class AS c WHERE relname LIKE '_hyper%'",
+        "SELECT _timescaledb_functions.drop_chunk(oid) FROM pg_class WHERE relname LIKE '_hyper%'",
         "SELECT apply_retention('own')",
         "CREATE TABLE mine (id int)",
         "SET ROLE paqett_owner",
@@ -105,7 +105,8 @@ def test_the_worker_drops_expired_chunks_on_the_edition_without_policies(
         for tier, days in (("free", 7), ("paid", 90), ("own", 365)):
             for age in (days + 2, days - 1):
                 conn.execute(
-                    f"INSERT INTO telemetry_{tier} VALUES (now() - make_interval(days => {age}), 1, 1, 1)"
+                    f"INSERT INTO telemetry_{tier}"
+                    f" VALUES (now() - make_interval(days => {age}), 1, 1, 1)"
                 )
             conn.execute(f'SET ROLE "{name}_worker"')
             conn.execute("SELECT apply_retention(%s)", (tier,))

@@ -29,7 +29,7 @@ class ConnectionStatus(msgspec.Struct, frozen=True):
 
 
 class Device(msgspec.Struct, frozen=True):
-    """`thing_name` is the user's identifier, unique in the account; `report_interval` in seconds."""
+    """`thing_name` is the user's own identifier of it; `report_interval` is in seconds."""
 
     id: str
     thing_name: str

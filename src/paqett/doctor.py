@@ -38,8 +38,7 @@ async def edition(conn: Connection) -> Edition:
 async def examine(conn: Connection, now: datetime) -> list[Finding]:
     """Edition, REVOKEs, roles and the state of every tier's retention."""
     found = [_edition_finding(await edition(conn)), await _revokes(conn)]
-    for state in await retention.states(conn):
-        found.append(_tier_finding(state, now))
+    found += [_tier_finding(state, now) for state in await retention.states(conn)]
     return found
 
 

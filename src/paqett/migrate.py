@@ -7,7 +7,7 @@ run every time and converge. procrastinate's own schema is applied from its pack
 import hashlib
 from collections.abc import Iterator
 from importlib import resources
-from typing import LiteralString, cast
+from typing import LiteralString
 
 from procrastinate import __version__ as procrastinate_version
 from psycopg import sql
@@ -90,7 +90,7 @@ def _steps(*, fresh: bool) -> Iterator[tuple[str, LiteralString]]:
     yield from migrations().items()
     folder = resources.files("procrastinate") / "sql"
     if fresh:
-        text = cast("LiteralString", (folder / "schema.sql").read_text())
+        text = (folder / "schema.sql").read_text()
         yield f"procrastinate {procrastinate_version}", text
 
 

@@ -2,14 +2,14 @@
 
 A file in `sql/queries/` holds queries of one subject. Each begins with `-- name: its_name`, then a
 comment line with its reason, then one statement with `%(parameter)s` placeholders. `{tier}`,
-`{tier_text}`, `{other}` and `{other_text}` are the only composed parts: identifiers taken from table
-`tier`.
+`{tier_text}`, `{other}` and `{other_text}` are the only composed parts: identifiers that come from
+the table `tier`.
 """
 
 import re
 from functools import cache
 from pathlib import Path
-from typing import LiteralString, cast
+from typing import LiteralString
 
 import msgspec
 from psycopg import sql
@@ -53,7 +53,7 @@ def _query(file: str, name: str, body: str) -> Query:
     text = "\n".join(line for line in lines if not line.startswith("--")).strip()
     if not reason or not text:
         raise ValueError(f"{file}: the query {name} lacks its reason or its statement")
-    return Query(name, " ".join(reason), cast("LiteralString", text), file)
+    return Query(name, " ".join(reason), text, file)
 
 
 @cache
@@ -79,4 +79,4 @@ def tier_query(name: str, tier: str, other: str | None = None) -> sql.Composed:
 
 def script(*parts: str) -> LiteralString:
     """The text of one file under `sql/`, for the migrations."""
-    return cast("LiteralString", sql_dir().joinpath(*parts).read_text())
+    return sql_dir().joinpath(*parts).read_text()

@@ -27,9 +27,9 @@ class Door:
 
     def send(self, *messages: Incoming) -> Outcome:
         async def run() -> Outcome:
-            async with await db.connect(self.settings.database, "test", autocommit=True) as conn:
-                async with conn.transaction():
-                    return await write_batch(conn, self.directory, messages, NOW)
+            connecting = db.connect(self.settings.database, "test", autocommit=True)
+            async with await connecting as conn, conn.transaction():
+                return await write_batch(conn, self.directory, messages, NOW)
 
         return asyncio.run(run())
 
@@ -47,8 +47,8 @@ def message(device: str, values: Any, path: str | None = "", at: int = NOW_US) -
 def rows(url: str, table: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(url) as conn:
         return conn.execute(
-            f"SELECT device_id, metric, time, value FROM {table} t JOIN series s ON s.id = series_id"
-            " ORDER BY 1, 2, 3"
+            "SELECT device_id, metric, time, value"
+            f" FROM {table} t JOIN series s ON s.id = series_id ORDER BY 1, 2, 3"
         ).fetchall()
 
 

@@ -1,4 +1,4 @@
-"""The whole stack as `paqett up` runs it: killed piece by piece, it comes back and loses nothing."""
+"""The whole stack as `paqett up` runs it: killed piece by piece, it loses nothing."""
 
 import json
 import os

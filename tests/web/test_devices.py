@@ -77,16 +77,20 @@ def test_pages_hold_every_device_once(api, owner) -> None:
     api.run(work)
 
 
-def test_rubbish_is_refused_with_its_field(api, owner) -> None:
+def test_rubbish_is_refused(api, owner) -> None:
     bodies = [
-        ({}, "data"), ({"thing_name": ""}, None), ({"thing_name": "a\u0000b"}, None),
-        ({"thing_name": "x", "surprise": 1}, None), ({"thing_name": "x", "mac_address": "zz"}, None),
-        ({"thing_name": "x", "clock": "sun"}, None), ({"thing_name": "x", "report_interval": 0}, None),
-    ]  # fmt: skip
+        {},
+        {"thing_name": ""},
+        {"thing_name": "a\u0000b"},
+        {"thing_name": "x", "surprise": 1},
+        {"thing_name": "x", "mac_address": "zz"},
+        {"thing_name": "x", "clock": "sun"},
+        {"thing_name": "x", "report_interval": 0},
+    ]
 
     async def work(client: httpx.AsyncClient) -> None:
         headers = {"Authorization": f"Bearer {await api.key(owner.account_id)}"}
-        for body, _ in bodies:
+        for body in bodies:
             answer = await client.post("/api/v1/devices", json=body, headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), body
         answer = await client.post("/api/v1/devices", content=b"{", headers=headers)

@@ -68,7 +68,7 @@ class _Broker:
         return entry.pw_uid, entry.pw_gid
 
     def write_configuration(self) -> None:
-        """Configuration and access list anew; the passwords of last time until the database answers."""
+        """Configuration and access list anew; passwords stay until the database answers."""
         self._folder.mkdir(parents=True, exist_ok=True)
         if self._owner is not None:
             os.chown(self._folder, *self._owner)

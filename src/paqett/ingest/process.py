@@ -78,7 +78,7 @@ async def _drain(
     consumer.pause()
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
-            while len(batcher) or consumer.unacknowledged:
+            while len(batcher) or consumer.unacknowledged:  # noqa: ASYNC110 - once a life
                 await asyncio.sleep(0.01)
     _logger.info("stopping", left=len(batcher), unacknowledged=consumer.unacknowledged)
 

@@ -106,6 +106,7 @@ debian_packages() {
   local wanted=() packaged
   find_python >/dev/null || wanted+=(python3 python3-venv)
   have_mosquitto || wanted+=(mosquitto)
+  command -v curl >/dev/null || wanted+=(curl ca-certificates)
   command -v mosquitto_pub >/dev/null || wanted+=(mosquitto-clients)
   if ! database_elsewhere && ! have_timescaledb; then
     wanted+=(timescaledb)

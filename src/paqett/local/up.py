@@ -18,7 +18,7 @@ import psutil
 from paqett import accounts, db, devices, keys, migrate
 from paqett.children import free_port
 from paqett.errors import ConfigurationError
-from paqett.local import postgres, state
+from paqett.local import postgres, state, welcome
 from paqett.local.state import State
 from paqett.local.supervisor import Program, Supervisor, command
 from paqett.plans import load_plans
@@ -28,6 +28,10 @@ STOP_ORDER = ("agent", "api", "ingest", "worker", "broker", "database")
 _DATABASE = "paqett"
 _DATABASE_PORT = 54320
 _OPS_PORT = 9480
+_LAN = {
+    "PAQETT_BROKER__LISTEN_HOST": "0.0.0.0",  # noqa: S104 - asked for by --lan
+    "PAQETT_BROKER__ALLOW_PLAIN": "true",
+}
 
 
 def say(text: str) -> None:
@@ -57,13 +61,13 @@ async def run(settings: Settings, stop: asyncio.Event, *, lan: bool = False) -> 
         supervisor = Supervisor(note)
         try:
             urls = await _database(settings, current, folder, supervisor)
-            _processes(settings, current, folder, supervisor, urls, lan=lan)
+            _processes(current, folder, supervisor, urls, lan=lan)
             await _first_account(settings, current, urls["owner"])
             supervisor.add(_agent(current, logs))
             _wait_answer(f"{current.api_url}/readyz", logs)
             state.save(folder, current)
             say(f"ready in {time.monotonic() - began:.1f} s")
-            _print_welcome(current, settings.data_dir, first=first, lan=lan)
+            welcome.show(current, settings.data_dir, first=first, lan=lan)
             await supervisor.watch(stop)
         finally:
             say("stopping")
@@ -173,9 +177,8 @@ def _with_url(settings: Settings, url: str) -> Settings:
 
 
 def _processes(
-    settings: Settings, current: State, folder: Path, supervisor: Supervisor,
-    urls: dict[str, str], *, lan: bool,
-) -> None:  # fmt: skip
+    current: State, folder: Path, supervisor: Supervisor, urls: dict[str, str], *, lan: bool
+) -> None:
     api_port = str(urlsplit(current.api_url).port)
     shared = {
         "PAQETT_PAQETT__DATA_DIR": str(folder),
@@ -186,11 +189,7 @@ def _processes(
         "broker": {
             "PAQETT_DATABASE__URL": urls["worker"],
             "PAQETT_BROKER__LISTEN_PORT": str(current.mqtt_port),
-            **(
-                {"PAQETT_BROKER__LISTEN_HOST": "0.0.0.0", "PAQETT_BROKER__ALLOW_PLAIN": "true"}
-                if lan
-                else {}
-            ),
+            **(_LAN if lan else {}),
         },
         "api": {
             "PAQETT_DATABASE__URL": urls["api"],
@@ -253,45 +252,3 @@ def _wait_answer(url: str, logs: Path, timeout_s: float = 60.0) -> None:
             if time.monotonic() > deadline:
                 raise ConfigurationError(f"{url} does not answer ({error}); see {logs}") from None
         time.sleep(0.1)
-
-
-def _print_welcome(current: State, data_dir: Path, *, first: bool, lan: bool) -> None:
-    file = data_dir / "up.json"
-    key = (
-        current.api_key
-        if first
-        else f"$(python3 -c \"import json; print(json.load(open('{file}'))['api_key'])\")"
-    )
-    secret = (
-        current.spare_device_secret
-        if first
-        else f"$(python3 -c \"import json; print(json.load(open('{file}'))['spare_device_secret'])\")"
-    )
-    lines = [
-        "",
-        f"Paqett is up at {current.api_url}, MQTT at {current.mqtt_host}:{current.mqtt_port}.",
-        f"Account {current.account_id} (me@localhost, plan own); its key and secrets: {file}",
-        "",
-        "This machine's readings of the last minute:",
-        f'  curl -s -H "Authorization: Bearer {key}" "{current.api_url}/api/v1/devices/{current.device_id}/telemetry?from=-1m"',
-        "",
-        "Publish a reading of your own, with the spare device, and read it back:",
-        f"  mosquitto_pub -h {current.mqtt_host} -p {current.mqtt_port} -q 1 -u {current.spare_device_id} -P {secret}"
-        f" -t paqett/v1/{current.spare_device_id}/telemetry -m '{{\"temperature\": 21.5}}'",
-        f'  curl -s -H "Authorization: Bearer {key}" "{current.api_url}/api/v1/devices/{current.spare_device_id}/latest"',
-        "",
-    ]
-    if lan:
-        lines.append(
-            f"Boards on the local network: {_lan_address()}:{current.mqtt_port} (without TLS)"
-        )
-    lines.append("Ctrl-C stops everything; the data stays.")
-    print("\n".join(lines), flush=True)  # noqa: T201 - what the command is for
-
-
-def _lan_address() -> str:
-    for addresses in psutil.net_if_addrs().values():
-        for address in addresses:
-            if address.family == socket.AF_INET and not address.address.startswith("127."):
-                return address.address
-    return "no address on a network"

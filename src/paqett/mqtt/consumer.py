@@ -116,9 +116,12 @@ class Consumer:
         self._take_over(client._package_handler, lost)  # noqa: SLF001 - the guarded place
         client.set_auth_credentials(self._settings.username, self._settings.password)
         granted: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
-        client.on_subscribe = lambda _c, _mid, codes, _p: (
-            granted.done() or granted.set_result(codes)
-        )
+
+        def note_granted(_client: Any, _mid: int, codes: tuple[int, ...], _properties: Any) -> None:
+            if not granted.done():
+                granted.set_result(codes)
+
+        client.on_subscribe = note_granted
         client.on_message = self._receive_qos_0
         try:
             async with asyncio.timeout(10):

@@ -165,9 +165,9 @@ class Publisher:
         delay, refused_delay = 0.2, min(5.0, self._refused_wait_s)
         while True:
             try:
-                await self._connect()
+                connection = await self._connect()
                 delay, refused_delay = 0.2, min(5.0, self._refused_wait_s)
-                await self._until_lost()
+                await self._until_lost(connection)
                 wait = self._takeover_wait_s if self._taken_over else _jittered(delay)
                 why = "another connection took over" if self._taken_over else "connection lost"
             except CredentialsRefusedError as error:
@@ -183,7 +183,7 @@ class Publisher:
             )
             await asyncio.sleep(wait)
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> Any:
         self._lost, self._taken_over = asyncio.Event(), False
         self._in_flight = _InFlight(self._settle)
         client = gmqtt.Client(self._device_id, persistent_storage=self._in_flight)
@@ -195,9 +195,8 @@ class Publisher:
                 await self._connected_or_lost(client)
         except BaseException as error:
             await _close(client)
-            self.credentials_refused = (
-                isinstance(error, MQTTConnectError) and error._code in _CREDENTIALS  # noqa: SLF001 - shown nowhere else
-            )
+            code = error._code if isinstance(error, MQTTConnectError) else None  # noqa: SLF001 - shown nowhere else
+            self.credentials_refused = code in _CREDENTIALS
             if self.credentials_refused:
                 raise CredentialsRefusedError(f"credentials refused: {error}") from None
             raise
@@ -209,6 +208,7 @@ class Publisher:
         self._max_packet = said.get("maximum_packet_size", [0])[0]
         self._client = client
         self._pump()
+        return client._connection  # noqa: SLF001 - its clock is nowhere else
 
     async def _connected_or_lost(self, client: gmqtt.Client) -> None:
         """gmqtt waits for CONNACK for ever, even where the broker has closed the socket."""
@@ -251,13 +251,11 @@ class Publisher:
         if isinstance(packet, bytes) and packet[:1] == _TAKEN_OVER:
             self._taken_over = True
 
-    async def _until_lost(self) -> None:
+    async def _until_lost(self, connection: Any) -> None:
         """Return when the connection is gone, or silent for twice the keepalive.
 
         gmqtt notices the silence too, but then waits for a peer that is not there.
         """
-        assert self._client is not None  # noqa: S101 - for the type checker
-        connection = self._client._connection  # noqa: SLF001 - its clock is nowhere else
         while not self._lost.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._lost.wait(), _KEEPALIVE_S / 2)
@@ -274,9 +272,13 @@ class Publisher:
 
     def _pump(self) -> None:
         """Send what waits, as far as the window allows."""
-        while self._queue and self.connected and len(self._in_flight.entries) < self._window:
-            if self._client._connection.is_closing():  # type: ignore[union-attr]  # noqa: SLF001
-                return
+        client = self._client
+        while (
+            self._queue
+            and client is not None
+            and client.is_connected
+            and len(self._in_flight.entries) < self._window
+        ):
             entry = self._queue.popleft()
             size = len(entry.payload) + len(entry.topic) + _SPARE_BYTES
             if self._max_packet and size > self._max_packet:  # the broker would hang up, each time
@@ -284,7 +286,7 @@ class Publisher:
                 entry.fail(f"larger than the {self._max_packet} bytes the broker takes")
                 continue
             self._in_flight.entering = entry
-            self._client.publish(entry.topic, entry.payload, qos=1)  # type: ignore[union-attr]
+            client.publish(entry.topic, entry.payload, qos=1)
 
     def _settle(self, entry: _Entry, reason: int) -> None:
         if reason >= 0x80:

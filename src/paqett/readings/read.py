@@ -19,7 +19,7 @@ DEFAULT_LIMIT, MAX_LIMIT = 1000, 10_000
 
 
 class Span(msgspec.Struct, frozen=True):
-    """What to read: `[from_, to)`, one page of `limit` rows after `cursor`; `metrics` None is all."""
+    """`[from_, to)`, one page of `limit` rows after `cursor`; `metrics` None is all."""
 
     from_: datetime
     to: datetime
@@ -54,11 +54,12 @@ def rfc3339(time: datetime) -> str:
 
 
 async def _oldest(conn: Connection, account: Account, now: datetime) -> datetime:
-    """Nothing older is read: greatest(now − retention, readable_from)."""
+    """Nothing older is read: greatest(now - retention, readable_from)."""
     row = await (await conn.execute(query("tier_retention"), {"account": account.id})).fetchone()
     if row is None:
         return now
-    return max(now - row["retention"], account.readable_from)
+    oldest: datetime = max(now - row["retention"], account.readable_from)
+    return oldest
 
 
 async def _series(

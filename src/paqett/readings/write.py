@@ -209,7 +209,7 @@ async def _store_numbers(
     kept = _first_of_each(rows, batch)
     data = copy.numbers(kept)
     stored = await _copy(conn, where, "numbers", data, len(kept))
-    await _settle(conn, where, kept, len(rows), stored, batch, outcome)
+    _settle(kept, len(rows), stored, batch, outcome)
 
 
 async def _store_texts(
@@ -219,13 +219,16 @@ async def _store_texts(
     kept = _first_of_each(rows, batch)
     data = copy.texts(kept)
     stored = await _copy(conn, where, "texts", data, len(kept))
-    await _settle(conn, where, kept, len(rows), stored, batch, outcome)
+    _settle(kept, len(rows), stored, batch, outcome)
 
 
-async def _settle(
-    conn: Connection, where: tuple[str, str | None], kept: Sequence[NumberRow | TextRow],
-    came: int, stored: list[int] | None, batch: _Batch, outcome: Outcome,
-) -> None:  # fmt: skip
+def _settle(
+    kept: Sequence[NumberRow | TextRow],
+    came: int,
+    stored: list[int] | None,
+    batch: _Batch,
+    outcome: Outcome,
+) -> None:
     """Count what was stored and what was there already, device by device."""
     present = Counter(row[0] for row in kept) if stored is None else Counter(stored)
     sent = Counter(row[0] for row in kept)
@@ -246,9 +249,12 @@ async def _copy(
     tier, moving_from = where
     if moving_from is None and rows:
         try:
-            async with conn.transaction(), conn.cursor() as cursor:
-                async with cursor.copy(tier_query(f"copy_{form}", tier)) as target:
-                    await target.write(data)
+            async with (
+                conn.transaction(),
+                conn.cursor() as cursor,
+                cursor.copy(tier_query(f"copy_{form}", tier)) as target,
+            ):
+                await target.write(data)
         except errors.UniqueViolation:
             pass
         else:

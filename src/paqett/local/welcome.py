@@ -1,0 +1,55 @@
+"""What a newcomer is told once everything is up: addresses, and lines that work when pasted."""
+
+import socket
+from pathlib import Path
+
+import psutil
+
+from paqett.local.state import State
+
+_TEXT = """
+Paqett is up at {api}, MQTT at {host}:{port}.
+Account {account} (me@localhost, plan own); its key and secrets: {file}
+
+This machine's readings of the last minute:
+  curl -s -H "Authorization: Bearer {key}" "{api}/api/v1/devices/{device}/telemetry?from=-1m"
+
+Publish a reading of your own, with the spare device, and read it back:
+  mosquitto_pub -h {host} -p {port} -q 1 -u {spare} -P {secret} \
+    -t paqett/v1/{spare}/telemetry -m '{{"temperature": 21.5}}'
+  curl -s -H "Authorization: Bearer {key}" "{api}/api/v1/devices/{spare}/latest"
+{lan}
+Ctrl-C stops everything; the data stays."""
+
+_READ = """$(python3 -c "import json; print(json.load(open('{file}'))['{name}'])")"""
+
+
+def show(current: State, data_dir: Path, *, first: bool, lan: bool) -> None:
+    """Print it. Secrets are shown at the first start alone; later lines read them from the file."""
+    file = data_dir / "up.json"
+    key, secret = current.api_key, current.spare_device_secret
+    if not first:
+        key = _READ.format(file=file, name="api_key")
+        secret = _READ.format(file=file, name="spare_device_secret")
+    boards = f"\nBoards on the local network: {_lan_address()}:{current.mqtt_port} (without TLS)\n"
+    text = _TEXT.format(
+        api=current.api_url,
+        host=current.mqtt_host,
+        port=current.mqtt_port,
+        account=current.account_id,
+        file=file,
+        key=key,
+        secret=secret,
+        device=current.device_id,
+        spare=current.spare_device_id,
+        lan=boards if lan else "",
+    )
+    print(text, flush=True)  # noqa: T201 - what the command is for
+
+
+def _lan_address() -> str:
+    for addresses in psutil.net_if_addrs().values():
+        for address in addresses:
+            if address.family == socket.AF_INET and not address.address.startswith("127."):
+                return address.address
+    return "no address on a network"
