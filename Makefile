@@ -25,7 +25,7 @@ test: setup ## every proof in its bounded form
 	$(PY) -m pytest -m "not prove" -n 2 --dist loadfile
 
 prove: setup ## the long form of every proof, into benchmarks/results/
-	$(PY) -m pytest -m prove -x -q
+	$(PY) -m pytest -m prove --stepwise --junitxml=benchmarks/results/prove.xml
 
 bench: setup ## measure against the ceiling of the same run
 	$(PY) benchmarks/ingest.py

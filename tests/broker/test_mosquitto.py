@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import ssl
 import subprocess
 import tempfile
 import time
@@ -291,6 +292,43 @@ def test_a_publisher_delivers_everything_through_a_killed_broker(broker: Broker)
         await until(lambda: len(set(writer.payloads())) == 100)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
+        await writer.stop()
+
+    run(work)
+
+
+def test_a_device_signs_in_over_tls(broker: Broker) -> None:
+    broker.kill()
+    folder = broker.folder
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+         "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    for name in ("key.pem", "cert.pem"):
+        give(folder / name, service_user("mosquitto"))
+    port = free_port(19300)
+    with_tls = msgspec.structs.replace(
+        broker.settings.broker,
+        tls_port=port,
+        tls_cert_file=str(folder / "cert.pem"),
+        tls_key_file=str(folder / "key.pem"),
+    )
+    broker.settings = msgspec.structs.replace(broker.settings, broker=with_tls)
+    broker.start()
+
+    async def work() -> None:
+        await (await device(broker, "b")).disconnect()
+        writer = Writer(broker)
+        await writer.start()
+        client = gmqtt.Client("any")
+        client.set_auth_credentials("a", "a")
+        trusted = ssl.create_default_context(cafile=str(folder / "cert.pem"))
+        await client.connect("localhost", port, ssl=trusted)
+        client.publish("paqett/v1/a/telemetry", b"safe", qos=1)
+        await until(lambda: bool(writer.got))
+        await client.disconnect()
         await writer.stop()
 
     run(work)

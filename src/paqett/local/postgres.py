@@ -125,10 +125,18 @@ def _clear_stale_pid(cluster: Cluster) -> None:
     """Wait until a server whose supervisor was killed has gone."""
     lock = cluster.folder / "data" / "postmaster.pid"
     for _ in range(100):
-        if not lock.exists() or not Path(f"/proc/{lock.read_text().split()[0]}").exists():
+        if not lock.exists() or not _is_postgres(lock.read_text().split()[0]):
             return
         time.sleep(0.1)
     raise ConfigurationError(f"another PostgreSQL already runs on {cluster.folder / 'data'}")
+
+
+def _is_postgres(pid: str) -> bool:
+    """The number may long be another program's."""
+    try:
+        return b"postgres" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def wait_ready(url: str, timeout_s: float = 60.0) -> None:

@@ -16,7 +16,7 @@ This machine's readings of the last minute:
 
 Publish a reading of your own, with the spare device, and read it back:
   mosquitto_pub -h {host} -p {port} -q 1 -u {spare} -P {secret} \
-    -t paqett/v1/{spare}/telemetry -m '{{"temperature": 21.5}}'
+-t paqett/v1/{spare}/telemetry -m '{{"temperature": 21.5}}'
   curl -s -H "Authorization: Bearer {key}" "{api}/api/v1/devices/{spare}/latest"
 {lan}
 Ctrl-C stops everything; the data stays."""
