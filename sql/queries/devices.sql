@@ -19,6 +19,18 @@ RETURNING *;
 -- One device of the account.
 SELECT * FROM device WHERE account_id = %(account)s AND id = %(id)s;
 
+-- name: get_device_for_change
+-- The same device of the account, held until the change commits: two changes at once both last.
+SELECT * FROM device WHERE account_id = %(account)s AND id = %(id)s FOR NO KEY UPDATE;
+
+-- name: device_ids
+-- The ids of the account's devices, or of those with a tag.
+SELECT id FROM device
+WHERE account_id = %(account)s
+  AND (%(allowed)s::text[] IS NULL OR id = ANY (%(allowed)s))
+  AND (%(tag)s::text IS NULL OR %(tag)s = ANY (tags))
+ORDER BY created_at, id;
+
 -- name: list_devices
 -- A page of the account's devices in the order they were made.
 SELECT * FROM device
@@ -49,6 +61,10 @@ WHERE account_id = %(account)s AND id = %(id)s AND clock <> %(clock)s;
 SELECT id, metric, kind, label, unit, created_at FROM series
 WHERE account_id = %(account)s AND device_id = %(id)s ORDER BY metric;
 
+-- name: lock_directory
+-- Taken before a deletion looks for series: no flush may make one between the look and the commit.
+SELECT pg_advisory_xact_lock(7061, 1);
+
 -- name: delete_device
 -- The row goes at once; its readings by a job.
 DELETE FROM device WHERE account_id = %(account)s AND id = %(id)s RETURNING id;
@@ -59,7 +75,8 @@ UPDATE device SET verifier = %(verifier)s WHERE account_id = %(account)s AND id 
 RETURNING id;
 
 -- name: device_events
--- The latest connection events of one device.
-SELECT time, kind, reason, host(ip) AS ip FROM device_event
+-- A page of the connection events of one device of the account, newest first.
+SELECT id, time, kind, reason, host(ip) AS ip FROM device_event
 WHERE account_id = %(account)s AND device_id = %(id)s
+  AND (%(after_time)s::timestamptz IS NULL OR (time, id) < (%(after_time)s, %(after_id)s))
 ORDER BY time DESC, id DESC LIMIT %(limit)s;

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 

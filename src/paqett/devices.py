@@ -17,6 +17,7 @@ from paqett.plans import Plan
 from paqett.sqlfiles import query
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True):
@@ -145,16 +146,20 @@ async def _write(conn: Connection, name: str, values: dict[str, Any]) -> dict[st
         return await (await conn.execute(query(name), values)).fetchone()
     except errors.UniqueViolation:
         raise Conflict(f"There is a device called {values['thing_name']} already.") from None
-    except errors.InvalidTextRepresentation:
+    except (errors.InvalidTextRepresentation, errors.NumericValueOutOfRange):
         raise Invalid("mac_address must be like 08:00:2b:01:02:03.", field="mac_address") from None
 
 
 async def get(conn: Connection, account: Account, device_id: str) -> Device:
     """One device. Raises `NotFound`."""
+    return await _get(conn, account, device_id, "get_device")
+
+
+async def _get(conn: Connection, account: Account, device_id: str, name: str) -> Device:
     if not _ID.fullmatch(device_id):
         raise _not_found(device_id)
     values = {"account": account.id, "id": device_id}
-    row = await (await conn.execute(query("get_device"), values)).fetchone()
+    row = await (await conn.execute(query(name), values)).fetchone()
     if row is None:
         raise _not_found(device_id)
     return _device(row)
@@ -172,7 +177,7 @@ async def list_devices(
     cursor: str | None = None,
 ) -> Page:
     """A page of devices in the order they were made. Raises `Invalid` for a foreign cursor."""
-    after_time, after_id = _read_cursor(cursor)
+    after_time, after_id = _read_cursor(cursor, _ID)
     values = {
         "account": account.id,
         "allowed": None if allowed is None else list(allowed),
@@ -185,28 +190,50 @@ async def list_devices(
     }
     rows = await (await conn.execute(query("list_devices"), values)).fetchall()
     items = [_device(row) for row in rows[:limit]]
-    return Page(items, _write_cursor(items[-1]) if len(rows) > limit else None)
+    last = items[-1] if len(rows) > limit else None
+    return Page(items, _write_cursor(last.created_at, last.id) if last else None)
 
 
-def _write_cursor(last: Device) -> str:
-    return urlsafe_b64encode(f"{last.created_at.isoformat()} {last.id}".encode()).decode()
+async def ids(
+    conn: Connection, account: Account, *, tag: str | None, allowed: frozenset[str] | None
+) -> list[str]:
+    """The ids of every device, or of those with `tag`, in the order they were made."""
+    values = {
+        "account": account.id,
+        "allowed": None if allowed is None else list(allowed),
+        "tag": tag,
+    }
+    rows = await (await conn.execute(query("device_ids"), values)).fetchall()
+    return [row["id"] for row in rows]
 
 
-def _read_cursor(cursor: str | None) -> tuple[datetime | None, str | None]:
+def _write_cursor(time: datetime, key: str | int) -> str:
+    return urlsafe_b64encode(f"{time.isoformat()} {key}".encode()).decode()
+
+
+def _read_cursor(cursor: str | None, form: re.Pattern[str]) -> tuple[datetime | None, str | None]:
+    """The time and the key after which the page begins. Raises `Invalid`."""
     if cursor is None:
         return None, None
     try:
-        time, device_id = urlsafe_b64decode(cursor).decode().split(" ")
-        return datetime.fromisoformat(time), device_id
+        time, key = urlsafe_b64decode(cursor).decode().split(" ")
+        if form.fullmatch(key):
+            return datetime.fromisoformat(time), key
     except ValueError:
-        raise Invalid("The cursor is not one of ours.", field="cursor") from None
+        pass
+    raise Invalid("The cursor is not one of ours.", field="cursor")
 
 
 async def update(
     conn: Connection, account: Account, device_id: str, changes: dict[str, Any]
 ) -> Device:
     """Change the named members; None clears. Raises as `create` does, and `NotFound`."""
-    before = await get(conn, account, device_id)
+    await get(conn, account, device_id)
+    if changes.get("clock"):
+        # before the row's lock: it takes the directory's, and so does a deletion before the row's
+        clock = {"account": account.id, "id": device_id, "clock": changes["clock"]}
+        await conn.execute(query("set_device_clock"), clock)
+    before = await _get(conn, account, device_id, "get_device_for_change")
     values = {
         "account": account.id,
         "id": device_id,
@@ -217,9 +244,6 @@ async def update(
         "tags": before.tags,
         "report_interval": before.report_interval,
     } | {name: value for name, value in changes.items() if name != "clock"}
-    if changes.get("clock"):
-        clock = {"account": account.id, "id": device_id, "clock": changes["clock"]}
-        await conn.execute(query("set_device_clock"), clock)
     if await _write(conn, "update_device", values) is None:
         raise _not_found(device_id)
     return await get(conn, account, device_id)
@@ -229,8 +253,7 @@ async def delete(conn: Connection, account: Account, device_id: str) -> None:
     """Gone and cut off at once; its readings are erased by a job. Raises `NotFound`."""
     await get(conn, account, device_id)
     values = {"account": account.id, "id": device_id}
-    # No flush may make a series between this look and the deletion.
-    await conn.execute("SELECT pg_advisory_xact_lock(7061, 1)")
+    await conn.execute(query("lock_directory"))
     series = await (await conn.execute(query("device_series"), values)).fetchall()
     if await (await conn.execute(query("delete_device"), values)).fetchone() is None:
         raise _not_found(device_id)
@@ -250,12 +273,25 @@ async def rotate_secret(conn: Connection, account: Account, device_id: str) -> s
     return secret
 
 
-async def events(conn: Connection, account: Account, device_id: str, limit: int) -> Page:
-    """The latest connection events, newest first. Raises `NotFound`."""
+async def events(
+    conn: Connection, account: Account, device_id: str, limit: int, cursor: str | None = None
+) -> Page:
+    """A page of connection events, newest first. Raises `NotFound`, `Invalid` for the cursor."""
+    after_time, after_id = _read_cursor(cursor, _NUMBER)
     await get(conn, account, device_id)
-    values = {"account": account.id, "id": device_id, "limit": limit}
+    values = {
+        "account": account.id,
+        "id": device_id,
+        "after_time": after_time,
+        "after_id": None if after_id is None else int(after_id),
+        "limit": limit + 1,
+    }
     rows = await (await conn.execute(query("device_events"), values)).fetchall()
-    return Page([msgspec.convert(row, Event) for row in rows], None)
+    last = rows[limit - 1] if len(rows) > limit else None
+    return Page(
+        [msgspec.convert(row, Event) for row in rows[:limit]],
+        _write_cursor(last["time"], last["id"]) if last else None,
+    )
 
 
 async def metrics(conn: Connection, account: Account, device_id: str) -> Page:

@@ -46,6 +46,8 @@ def configure(level: str, form: str, process: str) -> None:
     )
     # Libraries speak only when something is wrong: gmqtt logs payloads at debug.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    # A lost connection is told by us in one line; gmqtt's is a traceback.
+    logging.getLogger("gmqtt.mqtt.protocol").setLevel(logging.ERROR)
 
 
 def get(name: str) -> structlog.typing.FilteringBoundLogger:

@@ -7,11 +7,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from paqett.children import LOOPBACK
 from paqett.errors import ConfigurationError
 from paqett.mqtt.credentials import verifier
 from paqett.settings import Broker, Mqtt
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 _CONF = """\
 per_listener_settings false

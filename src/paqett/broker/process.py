@@ -4,6 +4,7 @@ import asyncio
 import getpass
 import os
 import pwd
+import re
 import signal
 import subprocess
 from contextlib import suppress
@@ -25,6 +26,7 @@ _logger = log.get("broker")
 _devices = Gauge("paqett_broker_devices", "Devices in the password file.")
 _events = Counter("paqett_broker_events_total", "Connection events.", ["kind"])
 _RESYNC_S = 60.0
+_DEVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -114,7 +116,7 @@ class _Broker:
                     _logger.error("broker says", line=line)
                 continue
             _events.labels(event.kind).inc()
-            if event.client and not event.client.startswith("paqett-ingest-"):
+            if _DEVICE_ID.fullmatch(event.client):
                 self._pending.append((datetime.now(UTC), event))
 
     async def follow_database(self) -> None:

@@ -9,6 +9,7 @@ from psycopg import Error
 from paqett import db, log
 from paqett.app import wait_for_database
 from paqett.db import Connection
+from paqett.errors import PaqettError
 from paqett.ingest.batcher import PREFIX, Batcher
 from paqett.ingest.writer import Writer
 from paqett.mqtt.consumer import Consumer
@@ -22,7 +23,7 @@ _in_flight = Gauge("paqett_ingest_unacknowledged", "Messages received and not ac
 _connected = Gauge("paqett_ingest_broker_connected", "1 while subscribed.")
 
 
-class LostLead(Exception):
+class LostLead(PaqettError):
     """Another ingest process became the active one."""
 
 

@@ -20,6 +20,7 @@ _GAP, _SPIKE, _STUCK = 0.002, 0.001, 0.002  # how often a device falls silent, j
 _LATE = 0.002  # how often it holds readings back, to send them late and out of order
 _GRACE_S = 5.0  # for what is unacknowledged at the end
 _CONNECTS_PER_S = 500.0
+_TAKEOVER_WAIT_S = 5.0  # nobody else has these secrets: it is a broker that restarts fast
 
 
 class Ledger(msgspec.Struct):
@@ -156,7 +157,8 @@ async def _device(
     ledger: Ledger, file: IO[str] | None,
 ) -> None:  # fmt: skip
     await asyncio.sleep(random.uniform(0, spread_s))  # noqa: S311 - spread, no secret
-    async with Publisher(host, port, device.id, device.secret) as publisher:
+    publisher = Publisher(host, port, device.id, device.secret, takeover_wait_s=_TAKEOVER_WAIT_S)
+    async with publisher:
         sender = _Sender(device, publisher, ledger, file)
         try:
             for at in _ticks(rate):

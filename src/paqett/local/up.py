@@ -16,7 +16,7 @@ import msgspec
 import psutil
 
 from paqett import accounts, db, devices, keys, migrate
-from paqett.children import free_port
+from paqett.children import LOOPBACK, free_port
 from paqett.errors import ConfigurationError
 from paqett.local import postgres, state, welcome
 from paqett.local.state import State
@@ -61,7 +61,8 @@ async def run(settings: Settings, stop: asyncio.Event, *, lan: bool = False) -> 
         supervisor = Supervisor(note)
         try:
             urls = await _database(settings, current, folder, supervisor)
-            _processes(current, folder, supervisor, urls, lan=lan)
+            loopback = settings.http.host in LOOPBACK
+            _processes(current, folder, supervisor, urls, lan=lan, loopback=loopback)
             await _first_account(settings, current, urls["owner"])
             supervisor.add(_agent(current, logs))
             _wait_answer(f"{current.api_url}/readyz", logs)
@@ -177,8 +178,9 @@ def _with_url(settings: Settings, url: str) -> Settings:
 
 
 def _processes(
-    current: State, folder: Path, supervisor: Supervisor, urls: dict[str, str], *, lan: bool
-) -> None:
+    current: State, folder: Path, supervisor: Supervisor, urls: dict[str, str],
+    *, lan: bool, loopback: bool,
+) -> None:  # fmt: skip
     api_port = str(urlsplit(current.api_url).port)
     shared = {
         "PAQETT_PAQETT__DATA_DIR": str(folder),
@@ -194,8 +196,8 @@ def _processes(
         "api": {
             "PAQETT_DATABASE__URL": urls["api"],
             "PAQETT_HTTP__PORT": api_port,
-            # the API listens on loopback alone here, so its metrics may stand beside it
-            "PAQETT_OPS__OPEN_ON_API": "true",
+            # where the API listens on loopback alone, its metrics may stand beside it
+            "PAQETT_OPS__OPEN_ON_API": str(loopback).lower(),
         },
         "ingest": {"PAQETT_DATABASE__URL": urls["ingest"]},
         "worker": {"PAQETT_DATABASE__URL": urls["worker"]},

@@ -13,7 +13,6 @@ import asyncio
 import random
 import struct
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any
 
 import gmqtt
@@ -21,6 +20,7 @@ from gmqtt.mqtt.handler import MQTTError, MqttPackageHandler
 
 from paqett import log
 from paqett.errors import ConfigurationError, PaqettError
+from paqett.mqtt.closing import close_client
 from paqett.settings import Mqtt
 
 _logger = log.get("mqtt")
@@ -101,8 +101,7 @@ class Consumer:
             _logger.warning("broker connection lost", unacknowledged=self._unacknowledged)
         finally:
             self._connection = None
-            with suppress(Exception):  # closing a connection that is already gone
-                await client.disconnect()
+            await close_client(client)
 
     async def _connect(self) -> gmqtt.Client:
         self._lost = lost = asyncio.Event()
@@ -138,8 +137,7 @@ class Consumer:
                 codes = await granted
         except BaseException:
             self._connection = None
-            with suppress(Exception):
-                await client.disconnect()
+            await close_client(client)
             raise
         if any(code >= 0x80 for code in codes):
             raise ConnectionRefusedByBroker(f"the broker refused a subscription: {codes}")

@@ -8,7 +8,6 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Self
 
@@ -17,6 +16,8 @@ from gmqtt.mqtt.handler import MQTTConnectError, MqttPackageHandler
 
 from paqett import log
 from paqett.errors import ConfigurationError, PaqettError
+from paqett.mqtt.closing import close_client
+from paqett.mqtt.in_flight import Entry, InFlight
 
 _logger = log.get("mqtt")
 _TAKEN_OVER = b"\x8e"  # MQTT 5 §3.14.2.1: session taken over
@@ -24,62 +25,13 @@ _CREDENTIALS = frozenset({4, 5, 0x86, 0x87})
 _WINDOW = 100  # messages in flight, or fewer where the broker says so
 _KEEPALIVE_S = 30
 _CONNECT_S = 10.0
+_PROBE_S = 0.5
 _SPARE_BYTES = 64  # what a PUBLISH packet may hold beside topic and payload
 _OVERRIDDEN = ("_handle_puback_packet", "_reconnect_callback")
 
 
-class NotPublishedError(PaqettError):
-    """The broker refused this message, or it made room for newer ones."""
-
-
 class CredentialsRefusedError(PaqettError):
     """The broker knows no such device, or its secret has been changed."""
-
-
-class _Entry:
-    """One message until it is settled."""
-
-    __slots__ = ("future", "payload", "topic")
-
-    def __init__(self, topic: str, payload: bytes) -> None:
-        self.topic = topic
-        self.payload = payload
-        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def fail(self, why: str) -> None:
-        if not self.future.done():
-            self.future.set_exception(NotPublishedError(why))
-            self.future.exception()  # seen: not everybody awaits it
-
-
-class _InFlight:
-    """Stands where gmqtt keeps unacknowledged packets: removal is the acknowledgement."""
-
-    is_empty = True  # gmqtt is to replay nothing
-
-    def __init__(self, settle: Callable[[_Entry, int], None]) -> None:
-        self.entries: dict[int, _Entry] = {}
-        self.entering: _Entry | None = None
-        self.reason = 0
-        self._settle = settle
-
-    def push_message(self, mid: int, _: bytes) -> None:
-        if self.entering is not None:
-            self.entries[mid] = self.entering
-
-    def remove_message_by_mid(self, mid: int) -> None:
-        entry = self.entries.pop(mid, None)
-        if entry is not None:
-            self._settle(entry, self.reason)
-
-    async def wait_empty(self) -> None:
-        """Nothing is replayed, so nothing is waited for."""
-
-    def clear(self) -> None:
-        """Nothing to clear: a connection's end takes back what waits."""
-
-    def get_all(self) -> list[Any]:
-        return []
 
 
 class Publisher:
@@ -97,12 +49,12 @@ class Publisher:
         self._takeover_wait_s = takeover_wait_s
         self._refused_wait_s = refused_wait_s
         self._kept = kept
-        self._queue: deque[_Entry] = deque()
-        self._in_flight = _InFlight(self._settle)
+        self._queue: deque[Entry] = deque()
+        self._in_flight = InFlight(self._settle)
         self._client: gmqtt.Client | None = None
         self._window, self._max_packet = _WINDOW, 0
         self._lost = asyncio.Event()
-        self._taken_over = False
+        self._taken_over = self._told = False
         self._running: asyncio.Task[None] | None = None
         self.credentials_refused = False
         self.dropped = self.refused = self.connections = 0
@@ -122,7 +74,7 @@ class Publisher:
 
         It ends with `NotPublishedError` where the message is refused or dropped.
         """
-        entry = _Entry(f"paqett/v1/{self._device_id}/{suffix}", payload)
+        entry = Entry(f"paqett/v1/{self._device_id}/{suffix}", payload)
         self._queue.append(entry)
         self._pump()
         if self._queue and self.waiting > self._kept:
@@ -168,8 +120,9 @@ class Publisher:
                 connection = await self._connect()
                 delay, refused_delay = 0.2, min(5.0, self._refused_wait_s)
                 await self._until_lost(connection)
-                wait = self._takeover_wait_s if self._taken_over else _jittered(delay)
-                why = "another connection took over" if self._taken_over else "connection lost"
+                wait, why = _jittered(delay), "connection lost"
+                if self._taken_over or await self._singled_out():
+                    wait, why = self._takeover_wait_s, "another connection took over"
             except CredentialsRefusedError as error:
                 wait, why = _jittered(refused_delay), str(error)
                 refused_delay = min(refused_delay * 2, self._refused_wait_s)
@@ -184,8 +137,8 @@ class Publisher:
             await asyncio.sleep(wait)
 
     async def _connect(self) -> Any:
-        self._lost, self._taken_over = asyncio.Event(), False
-        self._in_flight = _InFlight(self._settle)
+        self._lost, self._taken_over, self._told = asyncio.Event(), False, False
+        self._in_flight = InFlight(self._settle)
         client = gmqtt.Client(self._device_id, persistent_storage=self._in_flight)
         self._take_over(client._package_handler, self._lost, self._in_flight)  # noqa: SLF001 - the guarded place
         client.set_auth_credentials(self._device_id, self._secret)
@@ -194,7 +147,7 @@ class Publisher:
             async with asyncio.timeout(_CONNECT_S):
                 await self._connected_or_lost(client)
         except BaseException as error:
-            await _close(client)
+            await close_client(client)
             code = error._code if isinstance(error, MQTTConnectError) else None  # noqa: SLF001 - shown nowhere else
             self.credentials_refused = code in _CREDENTIALS
             if self.credentials_refused:
@@ -227,7 +180,7 @@ class Publisher:
             await asyncio.gather(connecting, losing, return_exceptions=True)
 
     def _take_over(
-        self, handler: MqttPackageHandler, lost: asyncio.Event, in_flight: _InFlight
+        self, handler: MqttPackageHandler, lost: asyncio.Event, in_flight: InFlight
     ) -> None:
         """Put our reconnect in the place of gmqtt's, and keep the PUBACK's reason it ignores.
 
@@ -248,8 +201,34 @@ class Publisher:
         handler._handle_puback_packet = puback  # noqa: SLF001 - the guarded place
 
     def _note_reason(self, _client: Any, packet: Any, *_: Any) -> None:
-        if isinstance(packet, bytes) and packet[:1] == _TAKEN_OVER:
-            self._taken_over = True
+        if isinstance(packet, bytes) and packet:
+            self._told = True
+            self._taken_over = packet[:1] == _TAKEN_OVER
+
+    async def _singled_out(self) -> bool:
+        """Whether the broker hung up on us without a reason and is still there.
+
+        Mosquitto 2.0.11 says nothing when another connection takes over. One that was killed or
+        restarts does not answer, and a proxy before it hangs up at once.
+        """
+        if self._told or not self._lost.is_set():
+            return False
+        writer = None
+        try:
+            async with asyncio.timeout(_PROBE_S):
+                reader, writer = await asyncio.open_connection(self._host, self._port)
+                await reader.read(1)  # a broker waits for our CONNECT
+        except TimeoutError:
+            return writer is not None
+        except OSError:
+            return False
+        else:
+            return False
+        finally:
+            if writer is not None:
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
 
     async def _until_lost(self, connection: Any) -> None:
         """Return when the connection is gone, or silent for twice the keepalive.
@@ -268,7 +247,7 @@ class Publisher:
         self._queue.extendleft(reversed(self._in_flight.entries.values()))
         self._in_flight.entries.clear()
         if client is not None:
-            await _close(client)
+            await close_client(client)
 
     def _pump(self) -> None:
         """Send what waits, as far as the window allows."""
@@ -288,7 +267,7 @@ class Publisher:
             self._in_flight.entering = entry
             client.publish(entry.topic, entry.payload, qos=1)
 
-    def _settle(self, entry: _Entry, reason: int) -> None:
+    def _settle(self, entry: Entry, reason: int) -> None:
         if reason >= 0x80:
             self.refused += 1
             entry.fail(f"refused by the broker with reason {reason:#x}")
@@ -299,15 +278,3 @@ class Publisher:
 
 def _jittered(delay_s: float) -> float:
     return delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
-
-
-async def _close(client: gmqtt.Client) -> None:
-    """Leave in order where the peer listens; two seconds later, or where it is gone, anyhow."""
-    connection = client._connection  # noqa: SLF001 - gmqtt's own close waits for the peer
-    if connection is None:
-        return
-    with suppress(Exception):
-        async with asyncio.timeout(2):
-            await (client.disconnect() if client.is_connected else connection.close())
-    connection._transport.abort()  # noqa: SLF001 - gmqtt has no public way
-    await asyncio.sleep(0)

@@ -4,14 +4,14 @@ While a move is open a reading stands in one of two tiers, and every query takes
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from paqett.accounts import Account
 from paqett.db import Connection
-from paqett.errors import Invalid
+from paqett.errors import Invalid, NotFound
 from paqett.sqlfiles import query, tier_query
 
 AGGREGATES = ("avg", "min", "max", "count")
@@ -53,13 +53,49 @@ def rfc3339(time: datetime) -> str:
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-async def _oldest(conn: Connection, account: Account, now: datetime) -> datetime:
-    """Nothing older is read: greatest(now - retention, readable_from)."""
-    row = await (await conn.execute(query("tier_retention"), {"account": account.id})).fetchone()
+class _State(msgspec.Struct, frozen=True):
+    """Where the account's readings stand at one moment."""
+
+    tier: str
+    moving_from: str | None
+    readable_from: datetime
+    retention: timedelta
+
+    def oldest(self, now: datetime) -> datetime:
+        """Nothing older is read: greatest(now - retention, readable_from)."""
+        return max(now - self.retention, self.readable_from)
+
+
+async def _state(conn: Connection, account: Account) -> _State:
+    row = await (await conn.execute(query("reading_state"), {"account": account.id})).fetchone()
     if row is None:
-        return now
-    oldest: datetime = max(now - row["retention"], account.readable_from)
-    return oldest
+        raise NotFound("There is no such account.")
+    return msgspec.convert(row, _State)
+
+
+async def _rows(
+    conn: Connection, account: Account, name: str, start: datetime, now: datetime,
+    values: dict[str, Any],
+) -> tuple[list[dict[str, Any]], datetime]:  # fmt: skip
+    """What the query finds from `start` as clamped, and that time.
+
+    A move may begin or end between two statements. What was read while the state changed may lack
+    readings, so it is read again.
+    """
+    state = await _state(conn, account)
+    while True:
+        clamped = max(start, state.oldest(now))
+        moment = {
+            "account": account.id,
+            "from": clamped,
+            "moving": state.moving_from is not None,
+            **values,
+        }
+        found = await conn.execute(tier_query(name, state.tier, state.moving_from), moment)
+        rows = await found.fetchall()
+        before, state = state, await _state(conn, account)
+        if state == before:
+            return rows, clamped
 
 
 async def _series(
@@ -91,38 +127,32 @@ def _read_cursor(cursor: str | None) -> tuple[datetime | None, int | None]:
 
 
 async def _page(
-    conn: Connection, account: Account, name: str, span: Span, clamped: datetime,
+    conn: Connection, account: Account, name: str, span: Span, now: datetime,
     series: dict[int, dict[str, Any]], **more: Any,
-) -> tuple[list[dict[str, Any]], str | None]:  # fmt: skip
+) -> tuple[list[dict[str, Any]], str | None, datetime]:  # fmt: skip
+    """One page, the cursor of the next, and `from` as clamped."""
     after_time, after_series = _read_cursor(span.cursor)
-    if not series or clamped >= span.to:
-        return [], None
     values = {
-        "account": account.id,
         "series": [key for key, row in series.items() if row["kind"] != "text"],
         "texts": [key for key, row in series.items() if row["kind"] == "text"],
-        "from": clamped,
         "to": span.to,
-        "moving": account.moving_from is not None,
         "after_time": after_time,
         "after_series": after_series,
         "limit": span.limit + 1,
         **more,
     }
-    found = await conn.execute(tier_query(name, account.tier, account.moving_from), values)
-    rows = await found.fetchall()
+    rows, clamped = await _rows(conn, account, name, span.from_, now, values)
     page = rows[: span.limit]
-    return page, _write_cursor(page[-1]) if len(rows) > span.limit else None
+    return page, _write_cursor(page[-1]) if len(rows) > span.limit else None, clamped
 
 
 async def read_raw(
     conn: Connection, account: Account, device_ids: list[str], span: Span, order: str, now: datetime
 ) -> Rows:
     """Readings as they were sent: `{time, device, metric, value}`; `order` is asc or desc."""
-    clamped = max(span.from_, await _oldest(conn, account, now))
     series = await _series(conn, account, device_ids, span.metrics)
     name = "read_raw_desc" if order == "desc" else "read_raw_asc"
-    page, cursor = await _page(conn, account, name, span, clamped, series)
+    page, cursor, clamped = await _page(conn, account, name, span, now, series)
     items = []
     for row in page:
         of = series[row["series_id"]]
@@ -134,7 +164,7 @@ async def read_raw(
                 "value": _value(of["kind"], row),
             }
         )
-    return Rows(items, cursor, rfc3339(clamped), rfc3339(span.to))
+    return Rows(items, cursor, rfc3339(clamped), rfc3339(max(clamped, span.to)))
 
 
 async def read_buckets(
@@ -145,11 +175,10 @@ async def read_buckets(
 
     Numbers and booleans only (a boolean counts as 1 or 0).
     """
-    clamped = max(span.from_, await _oldest(conn, account, now))
     every = await _series(conn, account, device_ids, span.metrics)
     series = {key: row for key, row in every.items() if row["kind"] != "text"}
-    page, cursor = await _page(
-        conn, account, "read_buckets", span, clamped, series, bucket=bucket_s
+    page, cursor, clamped = await _page(
+        conn, account, "read_buckets", span, now, series, bucket=bucket_s
     )
     items = []
     for row in page:
@@ -159,7 +188,7 @@ async def read_buckets(
         if len(aggregates) == 1:
             item["value"] = row[aggregates[0]]
         items.append(item)
-    return Rows(items, cursor, rfc3339(clamped), rfc3339(span.to))
+    return Rows(items, cursor, rfc3339(clamped), rfc3339(max(clamped, span.to)))
 
 
 async def latest(
@@ -169,14 +198,9 @@ async def latest(
     series = await _series(conn, account, device_ids, None)
     if not series:
         return []
-    values = {
-        "account": account.id,
-        "series": list(series),
-        "from": await _oldest(conn, account, now),
-        "moving": account.moving_from is not None,
-    }
-    name = tier_query("read_latest", account.tier, account.moving_from)
-    rows = {r["series_id"]: r for r in await (await conn.execute(name, values)).fetchall()}
+    start = datetime.min.replace(tzinfo=UTC)
+    found, _ = await _rows(conn, account, "read_latest", start, now, {"series": list(series)})
+    rows = {row["series_id"]: row for row in found}
     return [
         Latest(
             of["device_id"], of["metric"], of["kind"], of["unit"],

@@ -117,9 +117,9 @@ async def write_batch(
     if batch.unseen:
         await _create_series(conn, directory, batch)
     for where, numbers in batch.numbers.items():
-        await _store_numbers(conn, where, numbers, batch, outcome)
+        await _store(conn, "numbers", where, numbers, batch, outcome)
     for where, texts in batch.texts.items():
-        await _store_texts(conn, where, texts, batch, outcome)
+        await _store(conn, "texts", where, texts, batch, outcome)
     await _count(conn, batch, now)
     for (_, code), points in batch.rejected.items():
         outcome.rejected[code] += points
@@ -202,23 +202,18 @@ def _first_of_each(rows: list, batch: _Batch) -> list:  # type: ignore[type-arg]
     return kept
 
 
-async def _store_numbers(
-    conn: Connection, where: tuple[str, str | None], rows: list[NumberRow], batch: _Batch,
+async def _store(
+    conn: Connection,
+    form: str,
+    where: tuple[str, str | None],
+    rows: list[NumberRow] | list[TextRow],
+    batch: _Batch,
     outcome: Outcome,
-) -> None:  # fmt: skip
+) -> None:
+    """The rows of one tier and one form, `numbers` or `texts`."""
     kept = _first_of_each(rows, batch)
-    data = copy.numbers(kept)
-    stored = await _copy(conn, where, "numbers", data, len(kept))
-    _settle(kept, len(rows), stored, batch, outcome)
-
-
-async def _store_texts(
-    conn: Connection, where: tuple[str, str | None], rows: list[TextRow], batch: _Batch,
-    outcome: Outcome,
-) -> None:  # fmt: skip
-    kept = _first_of_each(rows, batch)
-    data = copy.texts(kept)
-    stored = await _copy(conn, where, "texts", data, len(kept))
+    data = copy.numbers(kept) if form == "numbers" else copy.texts(kept)
+    stored = await _copy(conn, where, form, data, len(kept))
     _settle(kept, len(rows), stored, batch, outcome)
 
 

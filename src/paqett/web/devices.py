@@ -18,6 +18,8 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^\x
 Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=31_536_000)]
 Tags = Annotated[list[Tag], msgspec.Meta(max_length=50)]
+# PostgreSQL's text holds no NUL
+PlainText = Annotated[str | None, QueryParameter(pattern=r"^[^\x00]*$")]
 _Request = Request[Any, Any, State]
 
 
@@ -76,9 +78,9 @@ class DeviceController(Controller):
     async def list_devices(
         self,
         request: _Request,
-        tag: FromQuery[str | None] = None,
+        tag: PlainText = None,
         status: FromQuery[Literal["never", "online", "offline", "unknown"] | None] = None,
-        q: FromQuery[str | None] = None,
+        q: PlainText = None,
         limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
         cursor: FromQuery[str | None] = None,
     ) -> Page:
@@ -132,12 +134,13 @@ class DeviceController(Controller):
         request: _Request,
         device_id: FromPath[str],
         limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
+        cursor: FromQuery[str | None] = None,
     ) -> Page:
         """The broker's record of the device's connections, newest first."""
         principal = principal_of(request)
         allowed(principal, device_id)
         async with db.transaction(request.app.state.services.pool) as conn:
-            return await devices.events(conn, principal.account, device_id, limit)
+            return await devices.events(conn, principal.account, device_id, limit, cursor)
 
     @get("/{device_id:str}/metrics", **needs("devices:read"))
     async def device_metrics(self, request: _Request, device_id: FromPath[str]) -> Page:

@@ -17,6 +17,7 @@ from psycopg.errors import QueryCanceled
 
 from paqett import __version__
 from paqett.app import Services
+from paqett.children import LOOPBACK
 from paqett.errors import ConfigurationError, Problem
 from paqett.settings import Http
 from paqett.web import problems
@@ -25,7 +26,6 @@ from paqett.web.devices import DeviceController
 from paqett.web.health import healthz, metrics, readyz
 from paqett.web.telemetry import TelemetryController
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _seconds = Histogram(
     "paqett_http_request_seconds", "From request to answer.", ["method", "route", "status"]
 )
@@ -100,7 +100,7 @@ def create_ops_app(services: Services) -> Litestar:
 
 def check_listener(http: Http) -> None:
     """Raises `ConfigurationError` for plain HTTP beyond loopback that nobody asked for."""
-    if http.host not in _LOOPBACK and not http.tls_cert_file and not http.allow_plain:
+    if http.host not in LOOPBACK and not http.tls_cert_file and not http.allow_plain:
         raise ConfigurationError(
             f"http.host is {http.host}: HTTP without TLS beyond this machine needs"
             " http.allow_plain = true (or set http.tls_cert_file and http.tls_key_file)"

@@ -15,7 +15,7 @@ from paqett.plans import Plan
 from paqett.readings import read
 from paqett.readings.read import Latest, Rows, Span
 from paqett.web.auth import needs, principal_of
-from paqett.web.devices import allowed
+from paqett.web.devices import PlainText, allowed
 from paqett.web.times import moment, seconds, words
 
 _Request = Request[Any, Any, State]
@@ -41,7 +41,7 @@ class TelemetryController(Controller):
         device_id: FromPath[str],
         from_: Annotated[str, QueryParameter(name="from")] = "-24h",
         to: FromQuery[str | None] = None,
-        metrics: FromQuery[str | None] = None,
+        metrics: PlainText = None,
         bucket: FromQuery[str | None] = None,
         agg: FromQuery[str | None] = None,
         order: FromQuery[Literal["asc", "desc"]] = "asc",
@@ -78,6 +78,18 @@ class TelemetryController(Controller):
             await devices.get(conn, principal.account, device_id)
             now = services.clock()
             return LatestRows(await read.latest(conn, principal.account, [device_id], now))
+
+    @get("/latest", **needs("telemetry:read"))
+    async def latest(self, request: _Request, tag: PlainText = None) -> LatestRows:
+        """The newest reading of each metric of every device, or of those with `tag`."""
+        services: Services = request.app.state.services
+        principal = principal_of(request)
+        timeout_s = services.settings.database.statement_timeout_s
+        async with db.transaction(services.pool, timeout_s=timeout_s) as conn:
+            chosen = await devices.ids(
+                conn, principal.account, tag=tag, allowed=principal.device_ids
+            )
+            return LatestRows(await read.latest(conn, principal.account, chosen, services.clock()))
 
     @get("/plan", **needs("account:read"))
     async def plan(self, request: _Request) -> Plan:

@@ -8,6 +8,7 @@ from paqett.errors import Invalid
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d|w)")
 _EPOCH_MS = re.compile(r"\d{1,15}")
+_SHORTEST_S = 0.001
 _LONGEST_S = 100 * 366 * 86_400
 
 
@@ -15,7 +16,7 @@ def seconds(text: str, field: str) -> float:
     """`10s`, `5m`, `1.5h`, `1d` in seconds. Raises `Invalid`."""
     found = _DURATION.fullmatch(text)
     length = float(found[1]) * (0.001 if found[2] == "ms" else _UNITS[found[2]]) if found else 0.0
-    if not 0 < length <= _LONGEST_S:
+    if not _SHORTEST_S <= length <= _LONGEST_S:
         raise Invalid(f"{field} must be a duration like 10s, 5m, 1h or 1d.", field=field)
     return length
 
@@ -31,14 +32,14 @@ def moment(text: str, now: datetime, field: str) -> datetime:
             return datetime.fromtimestamp(int(text) / 1000, UTC)
         # a plus sign in a query string arrives as a space
         time = datetime.fromisoformat(re.sub(r" (\d\d:\d\d)$", r"+\1", text))
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
     except (ValueError, OverflowError, OSError):
         raise Invalid(
             f"{field} must be RFC 3339 with an offset, epoch milliseconds, or relative like -24h.",
             field=field,
         ) from None
-    if time.tzinfo is None:
-        raise Invalid(f"{field} lacks its offset from UTC, such as Z.", field=field)
-    return time.astimezone(UTC)
+    raise Invalid(f"{field} lacks its offset from UTC, such as Z.", field=field)
 
 
 def words(text: str | None) -> list[str] | None:
