@@ -98,3 +98,71 @@ def test_rubbish_is_refused(api, owner) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
 
     api.run(work)
+
+
+def test_text_the_database_cannot_hold_is_refused(api, owner) -> None:
+    path = f"/api/v1/devices/{owner.devices[0]}"
+
+    async def work(client: httpx.AsyncClient) -> None:
+        headers = {"Authorization": f"Bearer {await api.key(owner.account_id)}"}
+        for url, field in (
+            ("/api/v1/devices?q=%00", "q"),
+            ("/api/v1/devices?tag=%00", "tag"),
+            ("/api/v1/devices?cursor=MjAyNi0wMS0wMVQwMDowMDowMCBhAGI=", "cursor"),
+            (f"{path}/events?cursor=aGVsbG8", "cursor"),
+            (f"{path}/telemetry?metrics=%00", "metrics"),
+        ):
+            answer = await client.get(url, headers=headers)
+            assert (answer.status_code, answer.json()["field"]) == (422, field), url
+        change = {"mac_address": "08:00:2b:01:02:fff"}
+        answer = await client.patch(path, json=change, headers=headers)
+        assert (answer.status_code, answer.json()["field"]) == (422, "mac_address")
+
+    api.run(work)
+
+
+def test_changes_at_once_all_last(api, owner) -> None:
+    path = f"/api/v1/devices/{owner.devices[0]}"
+    changes = [
+        {"friendly_name": "Hall"},
+        {"firmware_version": "1.2"},
+        {"tags": ["home"]},
+        {"report_interval": 7},
+        {"clock": "server"},
+    ]
+
+    async def work(client: httpx.AsyncClient) -> None:
+        headers = {"Authorization": f"Bearer {await api.key(owner.account_id)}"}
+        await asyncio.gather(
+            *(client.patch(path, json=change, headers=headers) for change in changes)
+        )
+        device = (await client.get(path, headers=headers)).json()
+        for change in changes:
+            assert device.items() >= change.items()
+
+    api.run(work)
+
+
+def test_pages_hold_every_event_once(api, owner, database_url) -> None:
+    device = owner.devices[0]
+    with psycopg.connect(database_url) as conn:
+        conn.execute(
+            "INSERT INTO device_event (account_id, device_id, time, kind, reason)"
+            " SELECT %s, %s, now() - (n / 2) * interval '1 s', 'connected', n::text"
+            " FROM generate_series(1, 7) AS n",
+            (owner.account_id, device),
+        )
+
+    async def work(client: httpx.AsyncClient) -> None:
+        headers = {"Authorization": f"Bearer {await api.key(owner.account_id)}"}
+        seen, params = [], {"limit": "3"}
+        while True:
+            url = f"/api/v1/devices/{device}/events"
+            page = (await client.get(url, params=params, headers=headers)).json()
+            seen += [event["reason"] for event in page["items"]]
+            if page["next_cursor"] is None:
+                break
+            params["cursor"] = page["next_cursor"]
+        assert sorted(seen) == [str(n) for n in range(1, 8)]
+
+    api.run(work)

@@ -1,10 +1,15 @@
 """Reading over HTTP: raw, in buckets, latest; clamped, paged, and whole during a move."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import psycopg
 import pytest
+
+from paqett import accounts, db
+from paqett.readings import read
+from paqett.readings.read import Span
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -143,6 +148,7 @@ def test_both_tiers_are_read_while_a_move_is_open(ask, free_tenant, database_url
         ("agg=avg", "agg"), ("limit=0", "limit"), ("limit=10001", "limit"), ("order=up", "order"),
         ("cursor=%25%25", "cursor"), ("cursor=aGVsbG8", "cursor"), ("from=-1h&to=-2h", "from"),
         ("from=999999999999999", "from"), ("from=-99999999999d", "from"),
+        ("from=0001-01-01T00:00:00%2B14:00", "from"), ("bucket=0.0001ms", "bucket"),
     ],
 )  # fmt: skip
 def test_a_bad_parameter_is_named(ask, query, field) -> None:
@@ -152,3 +158,87 @@ def test_a_bad_parameter_is_named(ask, query, field) -> None:
 
 def test_a_metric_that_does_not_exist_has_no_readings(ask) -> None:
     assert ask("telemetry?metrics=nothing")["items"] == []
+
+
+def test_a_move_that_begins_during_a_read_hides_nothing(
+    settings, free_tenant, database_url, monkeypatch
+) -> None:
+    device, account_id = free_tenant.devices[0], free_tenant.account_id
+    put(database_url, device, account_id, "free", [(NOW - timedelta(hours=1), 1)])
+    look, flipped = read._state, []
+
+    async def look_then_flip(conn, account):  # type: ignore[no-untyped-def]
+        state = await look(conn, account)
+        if not flipped:
+            flipped.append(True)
+            await asyncio.to_thread(flip)
+        return state
+
+    def flip() -> None:
+        with psycopg.connect(database_url) as conn:
+            conn.execute(
+                "WITH taken AS (DELETE FROM telemetry_free RETURNING *)"
+                " INSERT INTO telemetry_paid SELECT * FROM taken"
+            )
+            conn.execute(
+                "UPDATE account SET tier = 'paid', moving_from = 'free' WHERE id = %s",
+                (account_id,),
+            )
+
+    async def work(name: str) -> list[float]:
+        flipped.clear()
+        span = Span(NOW - timedelta(days=1), NOW + timedelta(days=1))
+        async with await db.connect(settings.database, "test", autocommit=True) as conn:
+            account = await accounts.find(conn, str(account_id))
+            if name == "raw":
+                rows = await read.read_raw(conn, account, [device], span, "asc", NOW)
+                return [item["value"] for item in rows.items]
+            return [item.value for item in await read.latest(conn, account, [device], NOW)]
+
+    monkeypatch.setattr(read, "_state", look_then_flip)
+    assert asyncio.run(work("raw")) == [1]
+    with psycopg.connect(database_url) as conn:
+        conn.execute("UPDATE account SET tier = 'free', moving_from = NULL")
+        conn.execute(
+            "WITH taken AS (DELETE FROM telemetry_paid RETURNING *)"
+            " INSERT INTO telemetry_free SELECT * FROM taken"
+        )
+    assert asyncio.run(work("latest")) == [1]
+
+
+def test_bucket_pages_hold_every_bucket_once(ask, owner, database_url) -> None:
+    readings = [(NOW - timedelta(seconds=20 * n), n) for n in range(30)]
+    for metric in ("t", "u"):
+        put(database_url, owner.devices[0], owner.account_id, "own", readings, metric=metric)
+    whole = ask("telemetry?bucket=1m&agg=avg,count")["items"]
+    seen, cursor = [], ""
+    while True:
+        page = ask(f"telemetry?bucket=1m&agg=avg,count&limit=3{cursor}")
+        seen += page["items"]
+        if page["next_cursor"] is None:
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+    assert seen == whole
+    assert sum(item["count"] for item in seen) == 60
+
+
+def test_latest_of_a_tag_is_that_of_its_devices_alone(api, owner, attacker, database_url) -> None:
+    for tenant in (owner, attacker):
+        for device in tenant.devices:
+            put(database_url, device, tenant.account_id, "own", [(NOW, 1)])
+    mine, other = owner.devices
+    with psycopg.connect(database_url) as conn:
+        conn.execute("UPDATE device SET tags = '{home}' WHERE id <> %s", (other,))
+
+    async def devices(client: httpx.AsyncClient, path: str, *allowed: str) -> set[str]:
+        key = await api.key(owner.account_id, devices=list(allowed) or None)
+        answer = await client.get(path, headers={"Authorization": f"Bearer {key}"})
+        return {item["device"] for item in answer.json()["items"]}
+
+    async def work(client: httpx.AsyncClient) -> None:
+        assert await devices(client, "/api/v1/latest") == {mine, other}
+        assert await devices(client, "/api/v1/latest?tag=home") == {mine}
+        assert await devices(client, "/api/v1/latest?tag=none") == set()
+        assert await devices(client, "/api/v1/latest", other) == {other}
+
+    api.run(work)

@@ -8,7 +8,7 @@ from litestar import MediaType, Request, Response, get
 from litestar.datastructures import State
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from paqett import db, doctor, migrate, retention
+from paqett import __version__, db, doctor, migrate, retention
 from paqett.app import Services
 from paqett.errors import NotFound, PaqettError
 
@@ -49,6 +49,8 @@ async def readyz(request: _Request) -> Response[bytes]:
 async def _details(services: Services, conn: db.Connection) -> dict[str, Any]:
     now = services.clock()
     return {
+        "version": __version__,
+        "schema": list(migrate.migrations())[-1],
         "timescaledb": await doctor.edition(conn),
         "tiers": [
             {

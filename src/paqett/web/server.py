@@ -19,7 +19,7 @@ from paqett import __version__
 from paqett.app import Services
 from paqett.children import LOOPBACK
 from paqett.errors import ConfigurationError, Problem
-from paqett.settings import Http
+from paqett.settings import Http, Settings
 from paqett.web import problems
 from paqett.web.auth import SCHEME
 from paqett.web.devices import DeviceController
@@ -107,6 +107,17 @@ def check_listener(http: Http) -> None:
         )
 
 
+def check_ops_listener(settings: Settings) -> None:
+    """Raises `ConfigurationError` where the operator's listener, which asks nobody who they are,
+    would be open beyond this machine without anybody having asked for it."""
+    ops = settings.ops
+    if ops.port and ops.host not in LOOPBACK and not settings.http.allow_plain:
+        raise ConfigurationError(
+            f"ops.host is {ops.host}: it speaks plain HTTP and asks for no token; keep it on"
+            " loopback, or set http.allow_plain = true"
+        )
+
+
 class _Server(uvicorn.Server):
     """uvicorn whose signals are ours: the process decides when to stop."""
 
@@ -133,6 +144,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
     """Serve until `stop`; requests in hand are answered first."""
     settings = services.settings
     check_listener(settings.http)
+    check_ops_listener(settings)
     servers = [_server(create_app(services), settings.http.host, settings.http.port, settings.http)]
     if settings.ops.port:
         servers.append(_server(create_ops_app(services), settings.ops.host, settings.ops.port))
