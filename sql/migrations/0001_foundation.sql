@@ -38,7 +38,7 @@ CREATE TABLE api_key (
     last_used_at timestamptz
 );
 CREATE INDEX api_key_account ON api_key (account_id);
-COMMENT ON COLUMN api_key.hash IS 'SHA-256 of the key; a key is 192 random bits, so one round is enough.';
+COMMENT ON COLUMN api_key.hash IS 'SHA-256 of the key; a key is 190 random bits, so one round is enough.';
 
 CREATE TABLE device (
     id text PRIMARY KEY CHECK (id ~ '^[A-Za-z0-9_-]{1,16}$'),

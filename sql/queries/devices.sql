@@ -62,7 +62,7 @@ SELECT id, metric, kind, label, unit, created_at FROM series
 WHERE account_id = %(account)s AND device_id = %(id)s ORDER BY metric;
 
 -- name: lock_directory
--- Taken before a deletion looks for series: no flush may make one between the look and the commit.
+-- Taken before a deletion or a move looks: no flush is between its own look and its commit.
 SELECT pg_advisory_xact_lock(7061, 1);
 
 -- name: delete_device

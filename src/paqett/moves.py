@@ -73,7 +73,7 @@ async def _flip(
 
 async def _lock(conn: Connection, account_id: int) -> dict[str, Any]:
     # The directory's lock comes first: a flush holds it while it touches account rows.
-    await conn.execute("SELECT pg_advisory_xact_lock(7061, 1)")
+    await conn.execute(query("lock_directory"))
     row = await (await conn.execute(query("lock_account"), {"account": account_id})).fetchone()
     if row is None:
         raise NotFound(f"There is no account {account_id}.")

@@ -279,7 +279,8 @@ def test_retained_messages_are_not_readings(broker: Broker) -> None:
 
 def test_a_publisher_delivers_everything_through_a_killed_broker(broker: Broker) -> None:
     async def work() -> None:
-        publisher = Publisher("127.0.0.1", broker.port, "a", "a")
+        # a broker that is back at once looks like a takeover, and is waited for
+        publisher = Publisher("127.0.0.1", broker.port, "a", "a", takeover_wait_s=1.0)
         sending = asyncio.create_task(publisher.run())
         writer = Writer(broker)
         await writer.start()
