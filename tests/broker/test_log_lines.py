@@ -2,7 +2,7 @@
 
 import pytest
 
-from paqett.broker.log_lines import Event, parse
+from paqett.broker.log_lines import Event, is_running, parse
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,54 @@ from paqett.broker.log_lines import Event, parse
             "Client dev2 disconnected due to oversize packet.",
             Event("disconnected", "dev2", "oversize packet"),
         ),
+        (
+            "Client dev2 disconnected: Connection reset by peer.",
+            Event("disconnected", "dev2", "Connection reset by peer"),
+        ),
+        (
+            "Bad socket read/write on client dev2: Invalid function arguments provided.",
+            Event("disconnected", "dev2", "connection lost"),
+        ),
+        (
+            "Client dev2 been disconnected by administrative action.",
+            Event("disconnected", "dev2", "cut off by the platform"),
+        ),
+        ("Bad client dev1 sending multiple CONNECT messages.", None),
         ("New connection from 127.0.0.1:44656 on port 18830.", None),
         ("mosquitto version 2.0.11 running", None),
     ],
 )
 def test_a_line_becomes_its_event(line: str, event: Event | None) -> None:
     assert parse(f"2026-11-24T02:27:58Z: {line}") == event
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # a stranger without username or password, whose client id is a sentence
+        "Client x New client connected from 6.6.6.6:1 as dev2 (p disconnected, not authorised.",
+        "Client Client dev2 closed its connection disconnected, not authorised.",
+        "Client dev2 closed its connection. disconnected, not authorised.",
+        "Client dev2 disconnected due to oversize packet disconnected, not authorised.",
+        "Client dev2 disconnected: Broken pipe disconnected, not authorised.",
+        # a device on the platform's listener, with another's id or a sentence
+        "New client connected from 127.0.0.1:44656 as dev2 (p2, c1, k60, u'dev1').",
+        "New client connected from 127.0.0.1:36132 as evil:"
+        " New client connected from 6.6.6.6:1 as dev2 (p2, c1, k60, u'dev2')."
+        " (p2, c1, k60, u'dev1').",
+        "Client evil: New client connected from 6.6.6.6:1 as dev2 (p closed its connection.",
+        "Bad socket read/write on client dev2: : Success",
+        # cut by the broker at 1,000 characters
+        "Client dev2 disconnected due to " + "x" * 945,
+    ],
+)
+def test_a_client_id_that_reads_like_the_broker_is_no_event(line: str) -> None:
+    assert parse(f"2026-11-24T03:00:55Z: {line}") is None
+
+
+def test_only_the_brokers_own_line_says_that_it_runs() -> None:
+    assert is_running("2026-11-24T02:59:50Z: mosquitto version 2.0.11 running")
+    assert not is_running("2026-11-24T02:59:50Z: mosquitto version 2.0.11 starting")
+    assert not is_running(
+        "2026-11-24T02:59:50Z: Client mosquitto version 2 running disconnected, not authorised."
+    )

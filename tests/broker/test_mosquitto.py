@@ -183,6 +183,26 @@ def test_a_device_reads_nothing_of_another(broker: Broker) -> None:
     run(work)
 
 
+def test_a_device_hears_of_its_own_errors_only(broker: Broker) -> None:
+    async def work() -> None:
+        heard: list[bytes] = []
+        client = await device(broker, "a")
+        client.on_message = lambda _c, _topic, payload, *_: heard.append(payload) or 0
+        client.subscribe("paqett/v1/+/errors", qos=1)
+        platform = gmqtt.Client("anything-else")
+        platform.set_auth_credentials("paqett.ingest", "writer")
+        await platform.connect("127.0.0.1", broker.settings.mqtt.port)
+        platform.publish("paqett/v1/b/errors", b"of b", qos=1)
+        platform.publish("paqett/v1/a/errors", b"of a", qos=1)
+        await until(lambda: bool(heard))
+        await asyncio.sleep(0.3)
+        assert heard == [b"of a"]
+        await platform.disconnect()
+        await client.disconnect()
+
+    run(work)
+
+
 def test_a_device_cannot_take_the_writers_place(broker: Broker) -> None:
     async def work() -> None:
         writer = Writer(broker)
@@ -207,7 +227,7 @@ def test_a_device_whose_secret_changed_is_cut_off(broker: Broker) -> None:
         client.on_disconnect = lambda *_: lost.set()
         broker.lines["a"] = verifier("new")
         broker.reload()
-        await asyncio.wait_for(lost.wait(), 10)
+        await asyncio.wait_for(lost.wait(), 1)
         assert other.is_connected
         await other.disconnect()
 

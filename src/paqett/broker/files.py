@@ -28,10 +28,13 @@ max_inflight_messages 0
 max_packet_size {max_packet_bytes}
 set_tcp_nodelay true
 
+# standard output would be buffered
 log_dest stderr
 log_type error
 log_type warning
 log_type notice
+# says when the broker runs; nothing about single messages
+log_type information
 log_timestamp_format %Y-%m-%dT%H:%M:%SZ
 user {user}
 
@@ -99,14 +102,30 @@ def writer_line(mqtt: Mqtt) -> str:
     return f"{mqtt.username}:{verifier(mqtt.password)}\n"
 
 
+def with_writer(passwords: str, mqtt: Mqtt, writer: str) -> str:
+    """The same password file with the writer's line as it is now."""
+    kept = [
+        line
+        for line in passwords.splitlines(keepends=True)
+        if not line.startswith(f"{mqtt.username}:")
+    ]
+    return writer + "".join(kept)
+
+
 def replace(path: Path, text: str, owner: tuple[int, int] | None = None) -> None:
     """Write, fsync, rename: Mosquitto never reads half a file. Mode 0600, owned by (uid, gid)."""
     draft = path.with_suffix(".new")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
+    # the folder belongs to the broker's user, who must not lead us elsewhere
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with os.fdopen(os.open(draft, flags, 0o600), "w") as file:
+        if owner is not None:
+            os.fchown(file.fileno(), *owner)
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    if owner is not None:
-        os.chown(draft, *owner)
     draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,5 +1,11 @@
-"""What Mosquitto 2.0's log says of connections, as events."""
+"""What Mosquitto 2.0's log says of connections, as events.
 
+A client id stands in the log as its owner wrote it, even where nobody has signed in. So a line
+counts only as a whole, with phrases known beforehand: what merely contains one is no event.
+"""
+
+import errno
+import os
 import re
 from typing import Literal
 
@@ -17,29 +23,55 @@ class Event(msgspec.Struct, frozen=True):
     ip: str | None = None
 
 
-_CONNECTED = re.compile(r"New client connected from (?P<ip>\S+):\d+ as (?P<client>\S+) \(")
-_TAKEN_OVER = re.compile(r"Client (?P<client>\S+) already connected, closing old connection")
-_REFUSED = re.compile(r"Client (?P<client>\S+) disconnected, not authorised")
-_TIMEOUT = re.compile(r"Client (?P<client>\S+) has exceeded timeout, disconnecting")
-_CLOSED = re.compile(r"Client (?P<client>\S+) closed its connection")
-_DUE_TO = re.compile(r"Client (?P<client>\S+) disconnected due to (?P<reason>.+?)\.?$")
-_LEFT = re.compile(r"Client (?P<client>\S+) disconnected\.?$")
+_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ: "
+_RUNNING = re.compile(_TIME + r"mosquitto version \S+ running")
+# The username must be the id: on the platform's listener anybody may choose another's.
+_CONNECTED = re.compile(
+    _TIME + r"New client connected from (?P<ip>[0-9A-Fa-f.:]+):\d+"
+    r" as (?P<client>[\w-]+) \(p\d, c\d, k\d+, u'(?P=client)'\)\.",
+    re.ASCII,
+)
+_CLIENT = re.compile(_TIME + r"Client (?P<client>[\w-]+|<unknown>) (?P<said>.+)", re.ASCII)
+_BAD_SOCKET = re.compile(
+    _TIME + r"Bad socket read/write on client (?P<client>[\w-]+): [^:]+", re.ASCII
+)
+
+_SAID: dict[str, tuple[Kind, str]] = {
+    "already connected, closing old connection.": ("taken_over", "another connection signed in"),
+    "disconnected, not authorised.": ("refused", "unknown id or wrong secret"),
+    "has exceeded timeout, disconnecting.": ("disconnected", "keep-alive timeout"),
+    "closed its connection.": ("disconnected", "connection lost"),
+    "disconnected.": ("disconnected", "signed off, or cut off by the platform"),
+    "been disconnected by administrative action.": ("disconnected", "cut off by the platform"),
+}
+_SAID |= {
+    f"disconnected due to {why}.": ("disconnected", why)
+    for why in (
+        "malformed packet", "protocol error", "oversize packet", "oversize payload",
+        "out of memory", "QoS too high or retain not supported",
+        "using not allowed feature (QoS too high, retain not supported, or bad AUTH method)",
+    )
+}  # fmt: skip
+_SAID |= {
+    f"disconnected: {os.strerror(number)}.": ("disconnected", os.strerror(number))
+    for number in errno.errorcode
+}
+
+
+def is_running(line: str) -> bool:
+    """Whether the line says that the broker serves; from here on it understands SIGHUP."""
+    return _RUNNING.fullmatch(line) is not None
 
 
 def parse(line: str) -> Event | None:
     """The event a line tells of, or None."""
-    if found := _CONNECTED.search(line):
+    if found := _CONNECTED.fullmatch(line):
         return Event("connected", found["client"], ip=found["ip"])
-    if found := _TAKEN_OVER.search(line):
-        return Event("taken_over", found["client"], "another connection signed in")
-    if found := _REFUSED.search(line):
-        client = "" if found["client"] == "<unknown>" else found["client"]
-        return Event("refused", client, "unknown id or wrong secret")
-    for pattern, reason in ((_TIMEOUT, "keep-alive timeout"), (_CLOSED, "connection lost")):
-        if found := pattern.search(line):
-            return Event("disconnected", found["client"], reason)
-    if found := _DUE_TO.search(line):
-        return Event("disconnected", found["client"], found["reason"])
-    if found := _LEFT.search(line):
-        return Event("disconnected", found["client"], "signed off, or cut off by the platform")
-    return None
+    if found := _BAD_SOCKET.fullmatch(line):
+        return Event("disconnected", found["client"], "connection lost")
+    found = _CLIENT.fullmatch(line)
+    if found is None or found["said"] not in _SAID:
+        return None
+    kind, reason = _SAID[found["said"]]
+    client = "" if found["client"] == "<unknown>" else found["client"]
+    return Event(kind, client, reason)

@@ -16,9 +16,10 @@ from psycopg import Error
 
 from paqett import db, log
 from paqett.broker import files
-from paqett.broker.log_lines import Event, parse
+from paqett.broker.log_lines import Event, is_running, parse
 from paqett.children import die_with_parent, service_user
 from paqett.db import Connection
+from paqett.errors import ConfigurationError
 from paqett.settings import Settings
 from paqett.sqlfiles import query
 
@@ -26,6 +27,14 @@ _logger = log.get("broker")
 _devices = Gauge("paqett_broker_devices", "Devices in the password file.")
 _events = Counter("paqett_broker_events_total", "Connection events.", ["kind"])
 _RESYNC_S = 60.0
+_SYNC_APART_S = 0.1
+_REFUSALS_APART_S = 60.0
+_BATCH = 10_000
+_MANY_PENDING = 100_000
+_LONGEST_PAUSE_S = 30.0
+
+# None: the broker started or ended, and nobody is connected.
+Pending = list[tuple[datetime, Event | None]]
 _DEVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
 
 
@@ -42,10 +51,12 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     ]
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    # the log is read to its end: a broker that cannot write it cannot end
+    await broker.stop()
     for task in (stopping, *tasks):
         task.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    await broker.stop()
+    await broker.record_the_rest()
     for result in results:
         if isinstance(result, Exception):
             raise result
@@ -59,8 +70,10 @@ class _Broker:
         self._child: asyncio.subprocess.Process | None = None
         self._writer_line = files.writer_line(settings.mqtt)
         self._passwords: str | None = None
-        self._pending: list[tuple[datetime, Event]] = []
-        self._restarted = False
+        self._serving = self._stopping = False
+        self._pending: Pending = [(datetime.now(UTC), None)]
+        self._compact_at = _MANY_PENDING
+        self._refused: dict[str, float] = {}
 
     @property
     def _owner(self) -> tuple[int, int] | None:
@@ -70,7 +83,7 @@ class _Broker:
         return entry.pw_uid, entry.pw_gid
 
     def write_configuration(self) -> None:
-        """Configuration and access list anew; passwords stay until the database answers."""
+        """Configuration, access list and writer anew; devices stay until the database answers."""
         self._folder.mkdir(parents=True, exist_ok=True)
         if self._owner is not None:
             os.chown(self._folder, *self._owner)
@@ -81,24 +94,41 @@ class _Broker:
         files.replace(self._folder / "mosquitto.conf", conf, self._owner)
         acl = files.access_list(settings.mqtt.username)
         files.replace(self._folder / "acl", acl, self._owner)
-        if not (self._folder / "passwords").exists():
-            files.replace(self._folder / "passwords", self._writer_line, self._owner)
+        passwords = self._folder / "passwords"
+        old = passwords.read_text() if passwords.exists() else ""
+        text = files.with_writer(old, settings.mqtt, self._writer_line)
+        files.replace(passwords, text, self._owner)
 
     async def keep_running(self) -> None:
-        """Start the child again whenever it ends, at once and then a second apart."""
+        """Start the child again whenever it ends: 0.3 s later, at most 30 s if it keeps ending.
+
+        Raises `ConfigurationError` where there is no Mosquitto to start.
+        """
+        loop = asyncio.get_running_loop()
+        pause = 0.3
         while True:
-            self._child = await asyncio.create_subprocess_exec(
+            began = loop.time()
+            self._child = child = await self._start()
+            _logger.info("broker started", pid=child.pid)
+            await self._read_log(child)
+            code = await child.wait()
+            self._serving = False
+            self._note(None)
+            if self._stopping:
+                return
+            _logger.error("broker ended", exit_code=code)
+            pause = 0.3 if loop.time() - began > 10 else min(pause * 2, _LONGEST_PAUSE_S)
+            await asyncio.sleep(pause)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        try:
+            return await asyncio.create_subprocess_exec(
                 self._binary(), "-c", str(self._folder / "mosquitto.conf"),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 start_new_session=True, preexec_fn=die_with_parent(signal.SIGTERM, self._user),
             )  # fmt: skip
-            self._restarted = True
-            self._passwords = None
-            _logger.info("broker started", pid=self._child.pid)
-            await self._read_log(self._child)
-            code = await self._child.wait()
-            _logger.error("broker ended", exit_code=code)
-            await asyncio.sleep(0.3)
+        except (FileNotFoundError, PermissionError) as error:
+            raise ConfigurationError(f"broker.binary: {error}") from None
 
     def _binary(self) -> str:
         """Debian keeps it in /usr/sbin, which is not on everybody's PATH."""
@@ -110,14 +140,36 @@ class _Broker:
         assert child.stderr is not None  # noqa: S101 - asked for above
         async for raw in child.stderr:
             line = raw.decode(errors="replace").rstrip()
+            if is_running(line):
+                # before this line SIGHUP would end it; whatever changed meanwhile is sent now
+                self._serving, self._passwords = True, None
             event = parse(line)
             if event is None:
                 if "Error" in line:
                     _logger.error("broker says", line=line)
                 continue
             _events.labels(event.kind).inc()
-            if _DEVICE_ID.fullmatch(event.client):
-                self._pending.append((datetime.now(UTC), event))
+            if event.client and not self._is_repeated(event):
+                self._note(event)
+
+    def _is_repeated(self, event: Event) -> bool:
+        """Refusals are noted once a minute for an id: a stranger may cause any number."""
+        if event.kind != "refused":
+            return False
+        now = asyncio.get_running_loop().time()
+        if len(self._refused) > _BATCH:
+            self._refused.clear()
+        if now - self._refused.get(event.client, -_REFUSALS_APART_S) < _REFUSALS_APART_S:
+            return True
+        self._refused[event.client] = now
+        return False
+
+    def _note(self, event: Event | None) -> None:
+        self._pending.append((datetime.now(UTC), event))
+        if len(self._pending) >= self._compact_at:  # the database has been away for long
+            _logger.warning("old connection events dropped", pending=len(self._pending))
+            self._pending = _compacted(self._pending)
+            self._compact_at = max(_MANY_PENDING, 2 * len(self._pending))
 
     async def follow_database(self) -> None:
         """Passwords within a second of a change, and the log's events into the database."""
@@ -134,10 +186,12 @@ class _Broker:
 
     async def _follow(self, conn: Connection) -> None:
         loop = asyncio.get_running_loop()
-        next_sync = 0.0
+        next_sync = earliest = 0.0
         while True:
             if loop.time() >= next_sync or self._passwords is None:
+                await asyncio.sleep(max(0.0, earliest - loop.time()))
                 await self._sync(conn)
+                earliest = loop.time() + _SYNC_APART_S
                 next_sync = loop.time() + _RESYNC_S
             async for _ in conn.notifies(timeout=0.2, stop_after=1):
                 next_sync = 0.0
@@ -153,28 +207,25 @@ class _Broker:
             return
         await asyncio.to_thread(files.replace, self._folder / "passwords", text, self._owner)
         self._passwords = text
-        if self._child is not None and self._child.returncode is None:
+        if self._child is not None and self._serving and self._child.returncode is None:
             self._child.send_signal(signal.SIGHUP)
 
     async def _record(self, conn: Connection) -> None:
-        if self._restarted:
-            await conn.execute(query("unscoped_all_offline"), {"now": datetime.now(UTC)})
-            self._restarted = False
-        if not self._pending:
+        batch = self._pending[:_BATCH]
+        if not batch:
             return
-        events = self._pending[:10_000]
-        async with conn.transaction():
-            await conn.execute(query("unscoped_note_events"), _event_columns(events))
-            last = {
-                event.client: (at, event)
-                for at, event in events
-                if event.kind in ("connected", "disconnected")
-            }
-            await conn.execute(query("unscoped_note_connections"), _state_columns(last))
-        del self._pending[: len(events)]
+        # taken first: noting may compact what waits while the database works
+        del self._pending[: len(batch)]
+        try:
+            async with conn.transaction():
+                await _write(conn, batch)
+        except BaseException:
+            self._pending[:0] = batch
+            raise
 
     async def stop(self) -> None:
         """Ask the child to end; it saves what it holds."""
+        self._stopping = True
         child = self._child
         if child is None or child.returncode is not None:
             return
@@ -183,10 +234,45 @@ class _Broker:
             await asyncio.wait_for(child.wait(), 10)
         except TimeoutError:
             child.kill()
+            await child.wait()
+
+    async def record_the_rest(self) -> None:
+        """Write what the log said last, if the database is there; then nobody is online."""
+        self._note(None)
         with suppress(Error, OSError):
             async with await db.connect(self._settings.database, "broker", autocommit=True) as conn:
-                self._restarted = True
-                await self._record(conn)
+                while self._pending:
+                    await self._record(conn)
+
+
+async def _write(conn: Connection, batch: Pending) -> None:
+    ended, last = _states(batch)
+    if ended is not None:
+        await conn.execute(query("unscoped_all_offline"), {"now": ended})
+    events = [(at, event) for at, event in batch if event is not None]
+    if events:
+        await conn.execute(query("unscoped_note_events"), _event_columns(events))
+    if last:
+        await conn.execute(query("unscoped_note_connections"), _state_columns(last))
+
+
+def _states(batch: Pending) -> tuple[datetime | None, dict[str, tuple[datetime, Event]]]:
+    """When the broker last ended, if it did, and each device's last word since then."""
+    ended = None
+    last: dict[str, tuple[datetime, Event]] = {}
+    for at, event in batch:
+        if event is None:
+            ended = at
+            last.clear()
+        elif event.kind in ("connected", "disconnected"):
+            last[event.client] = (at, event)
+    return ended, last
+
+
+def _compacted(pending: Pending) -> Pending:
+    """Only what decides who is online now."""
+    ended, last = _states(pending)
+    return [*([] if ended is None else [(ended, None)]), *last.values()]
 
 
 def _event_columns(events: list[tuple[datetime, Event]]) -> dict[str, object]:

@@ -1,0 +1,198 @@
+"""`paqett broker` on a real Mosquitto and a real database: who is online, and through what."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import gmqtt
+import msgspec
+import psycopg
+import pytest
+
+from paqett import db
+from paqett.broker import files, process
+from paqett.broker.log_lines import Event
+from paqett.children import free_port
+from paqett.errors import ConfigurationError
+from paqett.mqtt.credentials import verifier
+from paqett.settings import Settings
+from support import Tenant, with_url
+
+DEADLINE_S = 20.0
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def at(seconds: int) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+def test_what_the_log_said_before_a_restart_leaves_nobody_online() -> None:
+    seen = Event("connected", "a", ip="::1")
+    ended, last = process._states([(at(0), seen), (at(1), None), (at(2), Event("connected", "b"))])
+    assert ended == at(1)
+    assert list(last) == ["b"]
+
+
+def test_compacting_keeps_what_decides_who_is_online() -> None:
+    pending: process.Pending = [
+        (at(0), Event("connected", "a")),
+        (at(1), None),
+        (at(2), Event("connected", "a")),
+        (at(3), Event("refused", "b")),
+        (at(4), Event("disconnected", "a", "connection lost")),
+        (at(5), Event("connected", "c")),
+    ]
+    compacted = process._compacted(pending)
+    assert process._states(compacted) == process._states(pending)
+    assert len(compacted) == 3
+
+
+@pytest.fixture
+def broker_settings(database_url: str) -> Any:
+    port = free_port(19500)
+    with TemporaryDirectory(prefix="paqett-br-", dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield with_url(
+            database_url,
+            PAQETT_MQTT__PASSWORD="writer",
+            PAQETT_PAQETT__DATA_DIR=folder,
+            PAQETT_MQTT__PORT=str(port),
+            PAQETT_BROKER__LISTEN_PORT=str(free_port(port + 1)),
+        )
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[process._Broker]:
+    kept: list[process._Broker] = []
+    original = process._Broker
+
+    def keep(chosen: Settings) -> process._Broker:
+        kept.append(original(chosen))
+        return kept[-1]
+
+    stop = asyncio.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "_Broker", keep)
+        task = asyncio.create_task(process.run(settings, stop))
+        await until(lambda: bool(kept) and kept[0]._serving)
+        try:
+            yield kept[0]
+        finally:
+            stop.set()
+            await asyncio.wait_for(task, DEADLINE_S)
+
+
+async def until(ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not ready():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+def state(url: str, device_id: str) -> tuple[str, str | None]:
+    with psycopg.connect(url) as conn:
+        row = conn.execute(
+            "SELECT connection, connection_reason FROM device WHERE id = %s", (device_id,)
+        ).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+def set_secret(url: str, device_id: str, secret: str) -> None:
+    with psycopg.connect(url) as conn:
+        conn.execute("UPDATE device SET verifier = %s WHERE id = %s", (verifier(secret), device_id))
+
+
+async def sign_in(settings: Settings, device_id: str) -> gmqtt.Client:
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            client = gmqtt.Client("any")
+            client.set_config({"reconnect_retries": 0})
+            client.set_auth_credentials(device_id, "s")
+            try:
+                await client.connect("127.0.0.1", settings.broker.listen_port)
+            except (OSError, gmqtt.mqtt.handler.MQTTConnectError):
+                await asyncio.sleep(0.1)
+            else:
+                return client
+
+
+def test_a_device_is_online_until_its_secret_changes(
+    broker_settings: Settings, database_url: str, owner: Tenant
+) -> None:
+    device_id = owner.devices[0]
+    set_secret(database_url, device_id, "s")
+
+    async def work() -> None:
+        async with running(broker_settings):
+            client = await sign_in(broker_settings, device_id)
+            lost = asyncio.Event()
+            client.on_disconnect = lambda *_: lost.set()
+            await until(lambda: state(database_url, device_id)[0] == "online")
+            set_secret(database_url, device_id, "another")
+            await asyncio.wait_for(lost.wait(), 1)
+            await until(lambda: state(database_url, device_id)[0] == "offline")
+
+    asyncio.run(work())
+
+
+def test_a_killed_broker_comes_back_and_a_stopped_one_leaves_nobody_online(
+    broker_settings: Settings, database_url: str, owner: Tenant
+) -> None:
+    device_id = owner.devices[0]
+    set_secret(database_url, device_id, "s")
+
+    async def work() -> None:
+        async with running(broker_settings) as broker:
+            await sign_in(broker_settings, device_id)
+            await until(lambda: state(database_url, device_id)[0] == "online")
+            assert broker._child is not None
+            broker._child.send_signal(signal.SIGKILL)
+            await until(lambda: state(database_url, device_id)[0] == "offline")
+            await sign_in(broker_settings, device_id)
+            await until(lambda: state(database_url, device_id)[0] == "online")
+        assert state(database_url, device_id) == ("offline", "the broker restarted")
+
+    asyncio.run(work())
+
+
+def test_a_password_change_while_the_broker_starts_does_not_end_it(
+    broker_settings: Settings, database_url: str, owner: Tenant
+) -> None:
+    """Mosquitto dies of a SIGHUP that comes before it runs; a long file takes it a while."""
+
+    async def work() -> None:
+        broker = process._Broker(broker_settings)
+        lines = ((f"x{number}", verifier("s")) for number in range(50_000))
+        broker._folder.mkdir(parents=True)
+        (broker._folder / "passwords").write_text(files.password_file(lines, ""))
+        broker.write_configuration()
+        async with await db.connect(broker_settings.database, "test", autocommit=True) as conn:
+            broker._child = await broker._start()
+            await broker._sync(conn)
+            reading = asyncio.create_task(broker._read_log(broker._child))
+            await until(lambda: broker._serving or broker._child.returncode is not None)
+            assert broker._child.returncode is None
+            assert broker._passwords is None, "what changed meanwhile must be sent again"
+            await broker._sync(conn)
+            await asyncio.sleep(0.3)
+            assert broker._child.returncode is None
+            await broker.stop()
+            await reading
+
+    asyncio.run(work())
+
+
+def test_without_a_mosquitto_it_refuses_to_start(broker_settings: Settings) -> None:
+    lacking = msgspec.structs.replace(
+        broker_settings,
+        broker=msgspec.structs.replace(broker_settings.broker, binary="no-such-broker"),
+    )
+    with pytest.raises(ConfigurationError, match=r"broker\.binary"):
+        asyncio.run(process.run(lacking, asyncio.Event()))
