@@ -14,23 +14,29 @@ BEGIN
     EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA public FROM %s', everyone);
     EXECUTE format('GRANT USAGE ON SCHEMA public TO %s', everyone);
     EXECUTE format('GRANT SELECT ON tier, account, device, series, schema_migration TO %s', everyone);
-    EXECUTE format('GRANT SELECT ON directory_change TO %I', ingest);
+    EXECUTE format('GRANT SELECT ON directory_change TO %I, %I', ingest, api);
     EXECUTE format('GRANT INSERT ON directory_change TO %I, %I', api, worker);
 
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON api_key, device, series TO %I', api);
     EXECUTE format('GRANT SELECT ON usage_hour, rejection_hour, device_event TO %I', api);
+    EXECUTE format('GRANT SELECT ON broker_record TO %I', api);
 
     EXECUTE format('GRANT INSERT ON series TO %I', ingest);
-    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON usage_hour, rejection_hour TO %I', ingest);
+    EXECUTE format('GRANT UPDATE (mac_address, firmware_version, attributes) ON device TO %I', ingest);
+    -- through both doors: MQTT in ingest, HTTP in the API
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON usage_hour, rejection_hour, allowance TO %I, %I', ingest, api);
+    EXECUTE format('GRANT SELECT, INSERT ON rejection TO %I, %I', ingest, api);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON spool_place TO %I', ingest);
 
     EXECUTE format('GRANT UPDATE ON account TO %I', worker);
     EXECUTE format('GRANT SELECT, INSERT, DELETE ON device_event TO %I', worker);
     EXECUTE format('GRANT UPDATE ON device TO %I', worker);
-    EXECUTE format('GRANT SELECT, DELETE ON usage_hour, rejection_hour, directory_change TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON broker_record TO %I', worker);
+    EXECUTE format('GRANT SELECT, DELETE ON usage_hour, rejection_hour, rejection, allowance, directory_change TO %I', worker);
 
     FOR part IN SELECT name, suffix FROM tier, (VALUES (''), ('_text')) AS s (suffix) LOOP
         EXECUTE format('GRANT SELECT, DELETE ON %I TO %I, %I', 'telemetry_' || part.name || part.suffix, api, worker);
-        EXECUTE format('GRANT INSERT ON %I TO %I, %I', 'telemetry_' || part.name || part.suffix, ingest, worker);
+        EXECUTE format('GRANT INSERT ON %I TO %I, %I, %I', 'telemetry_' || part.name || part.suffix, ingest, api, worker);
         EXECUTE format('GRANT SELECT ON %I TO %I', 'telemetry_' || part.name || part.suffix, ingest);
     END LOOP;
 

@@ -23,3 +23,8 @@ JOIN device USING (id);
 UPDATE device SET connection = 'offline', connection_since = %(now)s,
     connection_reason = 'the broker restarted'
 WHERE connection IN ('online', 'unknown');
+
+-- name: unscoped_note_broker_seen
+-- The heartbeat: what the log says of any device has been recorded up to now.
+INSERT INTO broker_record (seen_at) VALUES (%(now)s)
+ON CONFLICT (singleton) DO UPDATE SET seen_at = EXCLUDED.seen_at;

@@ -73,13 +73,15 @@ COPY staged_text (time, account_id, series_id, value) FROM STDIN (FORMAT BINARY)
 -- Keeps the first reading of each (series, time); the rows carry their account_id.
 INSERT INTO {tier} (time, account_id, series_id, value)
 SELECT time, account_id, series_id, value FROM staged_number
-ON CONFLICT (series_id, time) DO NOTHING RETURNING series_id, account_id;
+ON CONFLICT (series_id, time) DO NOTHING
+RETURNING series_id, (extract(epoch FROM time) * 1000000)::bigint AS time_us, account_id;
 
 -- name: insert_staged_texts
 -- Keeps the first reading of each (series, time); the rows carry their account_id.
 INSERT INTO {tier_text} (time, account_id, series_id, value)
 SELECT time, account_id, series_id, value FROM staged_text
-ON CONFLICT (series_id, time) DO NOTHING RETURNING series_id, account_id;
+ON CONFLICT (series_id, time) DO NOTHING
+RETURNING series_id, (extract(epoch FROM time) * 1000000)::bigint AS time_us, account_id;
 
 -- name: drop_moved_numbers
 -- While a move is open: what the tier moved from already holds is a duplicate, account by account.
@@ -93,21 +95,31 @@ WHERE t.series_id = s.series_id AND t.time = s.time AND t.account_id = s.account
 
 -- name: count_usage
 -- Usage equals what is stored: counted in the transaction of the readings, by account and device.
-INSERT INTO usage_hour AS u (account_id, device_id, hour, messages, points, bytes, duplicates)
-SELECT account_id, device_id, date_trunc('hour', %(now)s::timestamptz), messages, points, bytes, duplicates
+INSERT INTO usage_hour AS u (account_id, device_id, hour, messages, points, bytes, duplicates, late,
+                             arrivals, first_fresh_at, last_fresh_at, tokens, tokens_at)
+SELECT account_id, device_id, %(hour)s, messages, points, bytes, duplicates, late,
+       (last_fresh IS NOT NULL)::int, first_fresh, last_fresh, tokens, tokens_at
 FROM unnest(%(accounts)s::int[], %(devices)s::text[], %(messages)s::int[], %(points)s::int[],
-            %(bytes)s::int[], %(duplicates)s::int[])
-    AS t (account_id, device_id, messages, points, bytes, duplicates)
+            %(bytes)s::bigint[], %(duplicates)s::int[], %(late)s::int[],
+            %(first_fresh)s::timestamptz[], %(last_fresh)s::timestamptz[],
+            %(tokens)s::float8[], %(tokens_at)s::timestamptz[])
+    AS t (account_id, device_id, messages, points, bytes, duplicates, late,
+          first_fresh, last_fresh, tokens, tokens_at)
 ORDER BY account_id, device_id
 ON CONFLICT (account_id, device_id, hour) DO UPDATE SET
     messages = u.messages + EXCLUDED.messages, points = u.points + EXCLUDED.points,
-    bytes = u.bytes + EXCLUDED.bytes, duplicates = u.duplicates + EXCLUDED.duplicates;
+    bytes = u.bytes + EXCLUDED.bytes, duplicates = u.duplicates + EXCLUDED.duplicates,
+    late = u.late + EXCLUDED.late, arrivals = u.arrivals + EXCLUDED.arrivals,
+    first_fresh_at = least(u.first_fresh_at, EXCLUDED.first_fresh_at),
+    last_fresh_at = greatest(u.last_fresh_at, EXCLUDED.last_fresh_at),
+    tokens = coalesce(EXCLUDED.tokens, u.tokens),
+    tokens_at = coalesce(EXCLUDED.tokens_at, u.tokens_at);
 
 -- name: count_rejections
--- Every refused reading is counted with its code, by account, device and hour.
+-- Every refused point is counted with its code, by account, device and hour of receipt.
 INSERT INTO rejection_hour AS r (account_id, device_id, hour, code, points)
-SELECT account_id, device_id, date_trunc('hour', %(now)s::timestamptz), code, points
-FROM unnest(%(accounts)s::int[], %(devices)s::text[], %(codes)s::text[], %(points)s::int[])
+SELECT account_id, device_id, %(hour)s, code, points
+FROM unnest(%(accounts)s::int[], %(devices)s::text[], %(codes)s::text[], %(points)s::bigint[])
     AS t (account_id, device_id, code, points)
 ORDER BY account_id, device_id, code
 ON CONFLICT (account_id, device_id, hour, code) DO UPDATE SET points = r.points + EXCLUDED.points;
@@ -119,3 +131,93 @@ DROP TABLE staged_number;
 -- name: unscoped_unstage_texts
 -- The same for text values.
 DROP TABLE staged_text;
+
+-- name: lock_allowances
+-- What is left of the accounts' day; held until the flush commits. A day before the row's own is
+-- counted anew: it comes out of a spool, after younger readings came another way.
+SELECT a.account_id, a.writer = %(writer)s AS mine, a.late_left, a.day > %(day)s::date AS past,
+       (extract(epoch FROM a.late_at) * 1000000)::bigint AS late_at_us,
+       CASE WHEN a.day = %(day)s::date THEN a.points
+            WHEN a.day < %(day)s::date THEN 0
+            ELSE (SELECT coalesce(sum(u.points - u.late), 0)::bigint FROM usage_hour AS u
+                  WHERE u.account_id = a.account_id
+                    AND u.hour >= %(day)s AND u.hour < %(day)s::timestamptz + interval '24 hours')
+       END AS used
+FROM allowance AS a
+WHERE a.account_id = ANY (%(accounts)s) ORDER BY a.account_id FOR NO KEY UPDATE;
+
+-- name: make_allowances
+-- An account's first flush under a plan with limits; the day so far stands in the counters.
+INSERT INTO allowance (account_id, day, points, writer)
+SELECT t.id, %(day)s::date,
+       (SELECT coalesce(sum(u.points - u.late), 0) FROM usage_hour AS u
+        WHERE u.account_id = t.id
+          AND u.hour >= %(day)s AND u.hour < %(day)s::timestamptz + interval '24 hours'), ''
+FROM unnest(%(accounts)s::int[]) AS t (id) ORDER BY t.id
+ON CONFLICT (account_id) DO NOTHING;
+
+-- name: save_allowances
+-- What the flush has used of them.
+UPDATE allowance AS a SET
+    day = CASE WHEN t.used IS NULL THEN a.day ELSE t.day::date END,
+    points = coalesce(t.used, a.points),
+    late_left = t.late_left, late_at = t.late_at, writer = %(writer)s
+FROM unnest(%(accounts)s::int[], %(days)s::timestamptz[], %(used)s::bigint[],
+            %(late_left)s::float8[], %(late_at)s::timestamptz[])
+    AS t (account_id, day, used, late_left, late_at)
+WHERE a.account_id = t.account_id;
+
+-- name: message_tokens
+-- How many messages each of these devices may still send, as the last flush that counted left it.
+SELECT t.device_id, u.tokens, (extract(epoch FROM u.tokens_at) * 1000000)::bigint AS tokens_at_us
+FROM unnest(%(accounts)s::int[], %(devices)s::text[]) AS t (account_id, device_id)
+CROSS JOIN LATERAL (
+    SELECT tokens, tokens_at FROM usage_hour
+    WHERE account_id = t.account_id AND device_id = t.device_id AND tokens IS NOT NULL
+      AND hour > %(now)s::timestamptz - interval '3 hours'
+    ORDER BY hour DESC LIMIT 1
+) AS u;
+
+-- name: filled_slots
+-- Which aligned 5 minutes of these series hold a reading of the account already.
+SELECT t.series_id, t.slot_us
+FROM unnest(%(accounts)s::int[], %(series)s::int[], %(slots)s::bigint[])
+    AS t (account_id, series_id, slot_us)
+WHERE EXISTS (
+    SELECT FROM {tier} AS r WHERE r.series_id = t.series_id AND r.account_id = t.account_id
+      AND r.time >= 'epoch'::timestamptz + t.slot_us * interval '1 microsecond'
+      AND r.time < 'epoch'::timestamptz + (t.slot_us + 300000000) * interval '1 microsecond')
+   OR EXISTS (
+    SELECT FROM {tier_text} AS r WHERE r.series_id = t.series_id AND r.account_id = t.account_id
+      AND r.time >= 'epoch'::timestamptz + t.slot_us * interval '1 microsecond'
+      AND r.time < 'epoch'::timestamptz + (t.slot_us + 300000000) * interval '1 microsecond')
+   OR EXISTS (
+    SELECT FROM {other} AS r WHERE r.series_id = t.series_id AND r.account_id = t.account_id
+      AND r.time >= 'epoch'::timestamptz + t.slot_us * interval '1 microsecond'
+      AND r.time < 'epoch'::timestamptz + (t.slot_us + 300000000) * interval '1 microsecond');
+
+-- name: keep_examples
+-- At most so many payloads for each device, code and hour of an account.
+INSERT INTO rejection (account_id, device_id, hour, code, time, topic, metric, detail, payload, payload_bytes)
+SELECT account_id, device_id, %(hour)s, code, time, topic, metric, detail, payload, size
+FROM (
+    SELECT *, row_number() OVER (PARTITION BY device_id, code ORDER BY n) AS place
+    FROM unnest(%(accounts)s::int[], %(devices)s::text[], %(codes)s::text[],
+                %(times)s::timestamptz[], %(topics)s::text[], %(metrics)s::text[],
+                %(details)s::text[], %(payloads)s::bytea[], %(sizes)s::int[])
+        WITH ORDINALITY
+        AS t (account_id, device_id, code, time, topic, metric, detail, payload, size, n)
+) AS e
+WHERE place + (SELECT count(*) FROM rejection AS r
+               WHERE r.account_id = e.account_id AND r.device_id = e.device_id
+                 AND r.hour = %(hour)s AND r.code = e.code) <= %(most)s
+ORDER BY n;
+
+-- name: unscoped_note_spool_place
+-- How far this process's spool is stored: of whichever accounts its messages are.
+INSERT INTO spool_place (spool, segment, position) VALUES (%(spool)s, %(segment)s, %(position)s)
+ON CONFLICT (spool) DO UPDATE SET segment = EXCLUDED.segment, position = EXCLUDED.position, at = now();
+
+-- name: unscoped_spool_place
+-- Where the replay of a spool goes on.
+SELECT segment, position FROM spool_place WHERE spool = %(spool)s;

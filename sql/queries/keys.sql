@@ -15,3 +15,10 @@ WHERE api_key.hash = %(hash)s;
 -- name: note_key_use
 -- At most once a minute, so that reads stay reads.
 UPDATE api_key SET last_used_at = %(now)s WHERE account_id = %(account)s AND id = %(key)s;
+
+-- name: unscoped_find_device
+-- A device that signs in tells which account it is by its secret.
+SELECT device.verifier, account.id, account.email, account.plan, account.tier,
+       account.moving_from, account.readable_from
+FROM device JOIN account ON account.id = device.account_id
+WHERE device.id = %(device)s;

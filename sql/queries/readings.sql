@@ -6,7 +6,7 @@ WHERE account.id = %(account)s;
 
 -- name: read_series
 -- The series of some of the account's devices, by device and metric.
-SELECT id, device_id, metric, kind, unit FROM series
+SELECT id, device_id, metric, kind, unit, mixed FROM series
 WHERE account_id = %(account)s AND device_id = ANY (%(devices)s)
   AND (%(metrics)s::text[] IS NULL OR metric = ANY (%(metrics)s))
 ORDER BY device_id, metric;
@@ -14,6 +14,7 @@ ORDER BY device_id, metric;
 -- name: read_raw_asc
 -- A page of the account's readings, oldest first; {other} holds some of them while a move is open.
 -- A page's worth of each series is taken from the index, so a long range costs no more than a short.
+-- Where a mixed series has one time in both tables, the number comes first.
 SELECT time, series_id, number, text FROM (
     SELECT r.time, s.id AS series_id, r.value AS number, NULL AS text
     FROM unnest(%(series)s::int[]) AS s (id) CROSS JOIN LATERAL (
@@ -51,7 +52,7 @@ SELECT time, series_id, number, text FROM (
         ORDER BY time LIMIT %(limit)s
     ) AS r
 ) AS reading
-ORDER BY time, series_id
+ORDER BY time, series_id, number
 LIMIT %(limit)s;
 
 -- name: read_raw_desc
@@ -97,7 +98,7 @@ SELECT time, series_id, number, text FROM (
         ORDER BY time DESC LIMIT %(limit)s
     ) AS r
 ) AS reading
-ORDER BY time DESC, series_id DESC
+ORDER BY time DESC, series_id DESC, number
 LIMIT %(limit)s;
 
 -- name: read_buckets
@@ -134,5 +135,5 @@ CROSS JOIN LATERAL (
     UNION ALL
     (SELECT time, NULL, value FROM {other_text}
      WHERE %(moving)s AND account_id = %(account)s AND series_id = s.id AND time >= %(from)s ORDER BY time DESC LIMIT 1)
-    ORDER BY time DESC LIMIT 1
+    ORDER BY time DESC, number LIMIT 1
 ) AS l;

@@ -1,9 +1,10 @@
 """The composition root: what a process is made of, opened and closed in one place."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 from psycopg import Error
@@ -58,3 +59,10 @@ async def wait_for_database(settings: Settings, stop: asyncio.Event) -> None:
             told = True
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 1)
+
+
+async def until_stopped(tasks: Iterable[asyncio.Task[Any]], stop: asyncio.Event) -> None:
+    """Return when `stop` is set or the first of a process's tasks has ended."""
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()

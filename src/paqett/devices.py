@@ -1,27 +1,34 @@
-"""Devices of an account: their metadata, secrets and connection status."""
+"""Devices of an account: their metadata, secrets and status."""
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from psycopg import errors
+from psycopg.types.json import Jsonb
 
-from paqett import jobs
+from paqett import jobs, mac
 from paqett.accounts import Account
 from paqett.db import Connection
-from paqett.errors import Conflict, Invalid, LimitReached, NotFound
+from paqett.errors import Conflict, Invalid, LimitReached, NotFound, Problem
 from paqett.mqtt.credentials import new_device_id, new_secret, verifier
 from paqett.plans import Plan
 from paqett.sqlfiles import query
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
 _NUMBER = re.compile(r"[0-9]{1,18}")
+# `$` alone would let a newline at the end through
+PRINTABLE = r"^[^\x00-\x1f\x7f]*$(?!\n)"
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=PRINTABLE)]
+Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=31_536_000)]
+Tags = Annotated[list[Tag], msgspec.Meta(max_length=50)]
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True):
-    """never, online, offline or unknown, from the broker's record."""
+    """never, online, offline, or unknown while the broker's record is missing."""
 
     status: str
     since: datetime | None
@@ -29,8 +36,24 @@ class ConnectionStatus(msgspec.Struct, frozen=True):
     ip: str | None
 
 
-class Device(msgspec.Struct, frozen=True):
-    """`thing_name` is the user's own identifier of it; `report_interval` is in seconds."""
+class DataStatus(msgspec.Struct, frozen=True):
+    """never, fresh or stale: no fresh reading for three times `report_interval` (s), or 3 h.
+
+    `learned` where the interval was not set but found from 48 hours of fresh readings.
+    """
+
+    status: str
+    last_at: datetime | None
+    report_interval: float | None
+    learned: bool
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What is stored of a device, without its status.
+
+    `thing_name` is the user's own identifier of it; `report_interval` is in seconds; `attributes`
+    are what the device says of itself.
+    """
 
     id: str
     thing_name: str
@@ -40,14 +63,33 @@ class Device(msgspec.Struct, frozen=True):
     tags: list[str]
     report_interval: int | None
     clock: str
+    attributes: dict[str, Any]
     created_at: datetime
+
+
+class Device(Stored, frozen=True):
+    """A device and its status at one moment."""
+
     connection: ConnectionStatus
+    data: DataStatus
 
 
 class NewDevice(Device, frozen=True):
     """A device just made; `secret` is shown this once."""
 
-    secret: str = ""
+    secret: str
+
+
+class DeviceIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A device to make; `report_interval` in seconds."""
+
+    thing_name: Name
+    friendly_name: Name | None = None
+    mac_address: Name | None = None
+    firmware_version: Name | None = None
+    tags: Tags = []
+    report_interval: Seconds | None = None
+    clock: Literal["device", "server"] = "device"
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -55,16 +97,6 @@ class Page(msgspec.Struct, frozen=True):
 
     items: list[Any]
     next_cursor: str | None
-
-
-class Metric(msgspec.Struct, frozen=True):
-    """A series of the device."""
-
-    metric: str
-    kind: str
-    label: str | None
-    unit: str | None
-    created_at: datetime
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -76,22 +108,31 @@ class Event(msgspec.Struct, frozen=True):
     ip: str | None
 
 
-def _values(row: dict[str, Any]) -> dict[str, Any]:
-    ip = row["connection_ip"]
-    return {
-        **row,
-        "report_interval": row["report_interval_s"],
-        "connection": {
-            "status": row["connection"],
-            "since": row["connection_since"],
-            "reason": row["connection_reason"],
-            "ip": None if ip is None else str(ip),
-        },
-    }
+def _stored(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "report_interval": row["report_interval_s"]}
 
 
 def _device(row: dict[str, Any]) -> Device:
-    return msgspec.convert(_values(row), Device)
+    ip = row["connection_ip"]
+    connection = ConnectionStatus(
+        row["shown_connection"],
+        row["shown_since"],
+        row["shown_reason"],
+        None if ip is None else str(ip),
+    )
+    data = DataStatus(
+        row["data_status"], row["data_last_at"], row["data_interval"], row["data_learned"]
+    )
+    return msgspec.convert({**_stored(row), "connection": connection, "data": data}, Device)
+
+
+def _new_device(row: dict[str, Any], secret: str) -> NewDevice:
+    """Nothing has been heard of it yet."""
+    never = {
+        "connection": ConnectionStatus("never", None, None, None),
+        "data": DataStatus("never", None, row["report_interval_s"], False),
+    }
+    return msgspec.convert({**_stored(row), **never, "secret": secret}, NewDevice)
 
 
 def _not_found(device_id: str) -> NotFound:
@@ -109,60 +150,105 @@ async def create(
     firmware_version: str | None = None,
     tags: list[str] | None = None,
     report_interval: int | None = None,
-    clock: str = "device",
+    clock: Literal["device", "server"] = "device",
 ) -> NewDevice:
     """A new device with its secret.
 
     Raises `LimitReached` at the plan's number of devices, `Conflict` for a thing_name in use,
     `Invalid` for a MAC address that is none.
     """
+    wanted = DeviceIn(
+        thing_name, friendly_name, mac_address, firmware_version, tags or [], report_interval, clock
+    )
+    try:
+        return (await create_many(conn, account, plan, [wanted]))[0]
+    except Problem as refused:
+        refused.extra.pop("index", None)
+        raise
+
+
+async def create_many(
+    conn: Connection, account: Account, plan: Plan, wanted: list[DeviceIn]
+) -> list[NewDevice]:
+    """New devices with their secrets, all or none, in the order of `wanted`.
+
+    Raises as `create` does; the problem's `index` names the first wrong one, counted from 0.
+    """
+    _check(wanted)
     await conn.execute(query("lock_device_count"), {"account": account.id})
     row = await (await conn.execute(query("count_devices"), {"account": account.id})).fetchone()
-    if plan.devices is not None and row and row["devices"] >= plan.devices:
+    present = row["devices"] if row else 0
+    if plan.devices is not None and present + len(wanted) > plan.devices:
         raise LimitReached(
-            f"The plan {plan.name} allows {plan.devices} devices.", extra={"limit": plan.devices}
+            f"The plan {plan.name} allows {plan.devices} devices; the account has {present}.",
+            extra={"limit": plan.devices, "index": max(0, plan.devices - present)},
         )
-    secret = new_secret()
-    values = {
-        "id": new_device_id(),
-        "account": account.id,
-        "thing_name": thing_name,
-        "friendly_name": friendly_name,
-        "mac_address": mac_address,
-        "firmware_version": firmware_version,
-        "tags": tags or [],
-        "report_interval": report_interval,
-        "clock": clock,
-        "verifier": verifier(secret),
-    }
-    made = await _write(conn, "create_device", values)
-    if made is None:
-        raise Conflict(f"There is a device called {thing_name} already.")
-    return msgspec.convert({**_values(made), "secret": secret}, NewDevice)
+    secrets = [new_secret() for _ in wanted]
+    rows = [
+        {**msgspec.structs.asdict(device), "id": new_device_id(), "verifier": verifier(secret)}
+        for device, secret in zip(wanted, secrets, strict=True)
+    ]
+    found = await conn.execute(
+        query("create_devices"), {"account": account.id, "devices": Jsonb(rows)}
+    )
+    made = {row["thing_name"]: row for row in await found.fetchall()}
+    for index, device in enumerate(wanted):
+        if device.thing_name not in made:
+            raise _taken(device.thing_name, index=index)
+    return [
+        _new_device(made[device.thing_name], secret)
+        for device, secret in zip(wanted, secrets, strict=True)
+    ]
 
 
-async def _write(conn: Connection, name: str, values: dict[str, Any]) -> dict[str, Any] | None:
-    try:
-        return await (await conn.execute(query(name), values)).fetchone()
-    except errors.UniqueViolation:
-        raise Conflict(f"There is a device called {values['thing_name']} already.") from None
-    except (errors.InvalidTextRepresentation, errors.NumericValueOutOfRange):
-        raise Invalid("mac_address must be like 08:00:2b:01:02:03.", field="mac_address") from None
+def _check(wanted: list[DeviceIn]) -> None:
+    """Raises `Invalid` for a wrong MAC address, `Conflict` for a thing_name given twice."""
+    names: set[str] = set()
+    for index, device in enumerate(wanted):
+        try:
+            _check_mac(device.mac_address)
+        except Invalid as wrong:
+            wrong.extra["index"] = index
+            raise
+        if device.thing_name in names:
+            raise Conflict(
+                f"The thing_name {device.thing_name} is given twice.",
+                extra={"field": "thing_name", "index": index},
+            )
+        names.add(device.thing_name)
 
 
-async def get(conn: Connection, account: Account, device_id: str) -> Device:
-    """One device. Raises `NotFound`."""
-    return await _get(conn, account, device_id, "get_device")
+def _check_mac(address: str | None) -> None:
+    if address is not None and not mac.is_mac(address):
+        raise Invalid(mac.WRONG, field="mac_address")
 
 
-async def _get(conn: Connection, account: Account, device_id: str, name: str) -> Device:
+def _taken(thing_name: str, **more: Any) -> Conflict:
+    return Conflict(
+        f"There is a device called {thing_name} already.", extra={"field": "thing_name", **more}
+    )
+
+
+async def get(conn: Connection, account: Account, device_id: str) -> Stored:
+    """One device as it is stored. Raises `NotFound`."""
+    return msgspec.convert(_stored(await _row(conn, account, device_id, "get_device")), Stored)
+
+
+async def show(conn: Connection, account: Account, device_id: str, now: datetime) -> Device:
+    """One device with its status at `now`. Raises `NotFound`."""
+    return _device(await _row(conn, account, device_id, "show_device", now=now))
+
+
+async def _row(
+    conn: Connection, account: Account, device_id: str, name: str, **more: Any
+) -> dict[str, Any]:
     if not _ID.fullmatch(device_id):
         raise _not_found(device_id)
-    values = {"account": account.id, "id": device_id}
+    values = {"account": account.id, "id": device_id, **more}
     row = await (await conn.execute(query(name), values)).fetchone()
     if row is None:
         raise _not_found(device_id)
-    return _device(row)
+    return row
 
 
 async def list_devices(
@@ -171,19 +257,26 @@ async def list_devices(
     *,
     tag: str | None = None,
     status: str | None = None,
+    data: str | None = None,
     text: str | None = None,
+    now: datetime | None = None,
     allowed: frozenset[str] | None = None,
     limit: int = 100,
     cursor: str | None = None,
 ) -> Page:
-    """A page of devices in the order they were made. Raises `Invalid` for a foreign cursor."""
+    """A page of devices in the order they were made, with their status at `now`.
+
+    Without `now` it is the database's. Raises `Invalid` for a foreign cursor.
+    """
     after_time, after_id = _read_cursor(cursor, _ID)
     values = {
         "account": account.id,
         "allowed": None if allowed is None else list(allowed),
         "tag": tag,
         "status": status,
+        "data": data,
         "text": text,
+        "now": now,
         "after_time": after_time,
         "after_id": after_id,
         "limit": limit + 1,
@@ -225,28 +318,22 @@ def _read_cursor(cursor: str | None, form: re.Pattern[str]) -> tuple[datetime | 
 
 
 async def update(
-    conn: Connection, account: Account, device_id: str, changes: dict[str, Any]
+    conn: Connection, account: Account, device_id: str, changes: dict[str, Any], now: datetime
 ) -> Device:
     """Change the named members; None clears. Raises as `create` does, and `NotFound`."""
+    _check_mac(changes.get("mac_address"))
     await get(conn, account, device_id)
     if changes.get("clock"):
         # before the row's lock: it takes the directory's, and so does a deletion before the row's
         clock = {"account": account.id, "id": device_id, "clock": changes["clock"]}
         await conn.execute(query("set_device_clock"), clock)
-    before = await _get(conn, account, device_id, "get_device_for_change")
-    values = {
-        "account": account.id,
-        "id": device_id,
-        "thing_name": before.thing_name,
-        "friendly_name": before.friendly_name,
-        "mac_address": before.mac_address,
-        "firmware_version": before.firmware_version,
-        "tags": before.tags,
-        "report_interval": before.report_interval,
-    } | {name: value for name, value in changes.items() if name != "clock"}
-    if await _write(conn, "update_device", values) is None:
-        raise _not_found(device_id)
-    return await get(conn, account, device_id)
+    before = _stored(await _row(conn, account, device_id, "get_device_for_change"))
+    given = {name: value for name, value in changes.items() if name != "clock"}
+    try:
+        await conn.execute(query("update_device"), {**before, "account": account.id, **given})
+    except errors.UniqueViolation:
+        raise _taken(given["thing_name"]) from None
+    return await show(conn, account, device_id, now)
 
 
 async def delete(conn: Connection, account: Account, device_id: str) -> None:
@@ -292,11 +379,3 @@ async def events(
         [msgspec.convert(row, Event) for row in rows[:limit]],
         _write_cursor(last["time"], last["id"]) if last else None,
     )
-
-
-async def metrics(conn: Connection, account: Account, device_id: str) -> Page:
-    """The device's metrics by name. Raises `NotFound`."""
-    await get(conn, account, device_id)
-    values = {"account": account.id, "id": device_id}
-    rows = await (await conn.execute(query("device_series"), values)).fetchall()
-    return Page([msgspec.convert(row, Metric) for row in rows], None)

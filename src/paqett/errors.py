@@ -88,6 +88,22 @@ class LimitReached(Problem):
     title = "Plan limit reached"
 
 
+class TooLarge(Problem):
+    """The request's body is larger than is read."""
+
+    status = 413
+    code = "payload_too_large"
+    title = "Request too large"
+
+
+class UnsupportedMediaType(Problem):
+    """The body is of a kind, or in an encoding, that is not read here."""
+
+    status = 415
+    code = "unsupported_media_type"
+    title = "Unsupported media type"
+
+
 class Invalid(Problem):
     """A parameter or member of the body is wrong; `field` names it."""
 

@@ -1,6 +1,7 @@
 """API keys: `pqt_`, 32 characters of 190 random bits, six of checksum; stored as SHA-256."""
 
 import hashlib
+import re
 import secrets
 import string
 import zlib
@@ -11,6 +12,7 @@ import msgspec
 from paqett.accounts import Account
 from paqett.db import Connection
 from paqett.errors import Invalid, Unauthorized
+from paqett.mqtt.credentials import matches
 from paqett.sqlfiles import query
 
 SCOPES = frozenset(
@@ -27,6 +29,7 @@ SCOPES = frozenset(
 PREFIX = "pqt_"
 _ALPHABET = string.digits + string.ascii_letters
 _RANDOM, _CHECK = 32, 6
+_DEVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
 _USE_NOTED_EVERY = timedelta(minutes=1)
 
 
@@ -44,10 +47,10 @@ class NewKey(msgspec.Struct, frozen=True):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Whoever asks: the account, and what the key allows."""
+    """Whoever asks: the account, and what the key allows; `key_id` is None for a device."""
 
     account: Account
-    key_id: int
+    key_id: int | None
     scopes: frozenset[str]
     device_ids: frozenset[str] | None
 
@@ -115,4 +118,17 @@ async def authenticate(conn: Connection, key: str, now: datetime) -> Principal:
         row["key_id"],
         frozenset(row["scopes"]),
         None if allowed is None else frozenset(allowed),
+    )
+
+
+async def authenticate_device(conn: Connection, device_id: str, secret: str) -> Principal:
+    """A device that sends readings of its own. Raises `Unauthorized`."""
+    row = None
+    if _DEVICE_ID.fullmatch(device_id):
+        found = await conn.execute(query("unscoped_find_device"), {"device": device_id})
+        row = await found.fetchone()
+    if row is None or not matches(secret, row["verifier"]):
+        raise Unauthorized("This device id and secret are not valid.")
+    return Principal(
+        msgspec.convert(row, Account), None, frozenset({"telemetry:write"}), frozenset({device_id})
     )

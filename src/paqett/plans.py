@@ -12,7 +12,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a plan allows; None is no limit. A point is one metric value.
 
     `points_per_day` counts UTC days of receipt, `messages_per_second` and `message_burst` hold for
-    each device, `message_bytes` for each message.
+    each device, `message_bytes` for each message. `late_days` days' points are the late bucket.
     """
 
     name: str
@@ -24,7 +24,13 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     points_per_day: int | None = None
     messages_per_second: int | None = None
     message_burst: int | None = None
+    late_days: int | None = None
     requests_per_minute: int | None = None
+
+    @property
+    def limits_ingest(self) -> bool:
+        """Whether a flush must keep account of what is used."""
+        return self.points_per_day is not None or self.messages_per_second is not None
 
 
 def load_plans(path: Path) -> dict[str, Plan]:

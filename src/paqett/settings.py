@@ -88,7 +88,11 @@ class Ingest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     batch_rows: int
     batch_age_ms: int
+    patience_ms: int
+    flush_timeout_s: float
     drain_timeout_s: float
+    spool_max_bytes: int
+    spool_min_free_bytes: int
 
 
 class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

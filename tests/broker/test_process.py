@@ -196,3 +196,27 @@ def test_without_a_mosquitto_it_refuses_to_start(broker_settings: Settings) -> N
     )
     with pytest.raises(ConfigurationError, match=r"broker\.binary"):
         asyncio.run(process.run(lacking, asyncio.Event()))
+
+
+def seen_at(url: str) -> datetime | None:
+    with psycopg.connect(url) as conn:
+        row = conn.execute("SELECT seen_at FROM broker_record").fetchone()
+    return row[0] if row else None
+
+
+def test_the_record_says_until_when_it_is_true(
+    broker_settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert process._SEEN_EVERY_S <= 10
+    monkeypatch.setattr(process, "_SEEN_EVERY_S", 0.3)
+
+    async def work() -> None:
+        began = datetime.now(UTC)
+        assert seen_at(database_url) is None
+        async with running(broker_settings):
+            await until(lambda: (seen_at(database_url) or T0) >= began)
+            first = seen_at(database_url)
+            assert first is not None
+            await until(lambda: (seen_at(database_url) or T0) > first)
+
+    asyncio.run(work())

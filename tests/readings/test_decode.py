@@ -11,19 +11,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from paqett.readings.decode import (
-    CLOCK_SET_US,
     MAX_EXACT_INTEGER,
     MAX_ITEMS,
     Decoded,
-    PayloadError,
     Rejection,
     check_metric_name,
-    check_window,
     classify_value,
     decode,
-    parse_ts,
     read_text,
 )
+from paqett.readings.timestamps import CLOCK_SET_US, PayloadError, check_window, parse_ts
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND

@@ -11,7 +11,8 @@ import pytest
 from paqett import db, moves
 from paqett.plans import load_plans
 from paqett.readings.directory import Directory
-from paqett.readings.write import Incoming, Outcome, write_batch
+from paqett.readings.incoming import Incoming, Outcome
+from paqett.readings.write import write_batch
 from paqett.settings import Settings
 
 NOW = datetime.now(UTC)
@@ -29,7 +30,7 @@ class Door:
         async def run() -> Outcome:
             connecting = db.connect(self.settings.database, "test", autocommit=True)
             async with await connecting as conn, conn.transaction():
-                return await write_batch(conn, self.directory, messages, NOW)
+                return await write_batch(conn, self.directory, messages)
 
         return asyncio.run(run())
 
@@ -39,9 +40,9 @@ def door(settings: Settings) -> Door:
     return Door(settings)
 
 
-def message(device: str, values: Any, path: str | None = "", at: int = NOW_US) -> Incoming:
+def message(device: str, values: Any, topic: str = "telemetry", at: int = NOW_US) -> Incoming:
     payload = values if isinstance(values, bytes) else json.dumps(values).encode()
-    return Incoming(device, path, payload, at)
+    return Incoming(device, topic, payload, at)
 
 
 def rows(url: str, table: str) -> list[tuple[Any, ...]]:

@@ -34,9 +34,11 @@ class Api:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[httpx.AsyncClient]:
         async with app.services(self.settings, "test") as services:
-            transport = httpx.ASGITransport(create_app(services))
+            application = create_app(services)
+            transport = httpx.ASGITransport(application)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 yield client
+            await application.state.door.close()
 
     async def key(self, account_id: int, *scopes: str, devices: list[str] | None = None) -> str:
         async with await db.connect(self.settings.database, "test", autocommit=True) as conn:

@@ -1,9 +1,14 @@
 """Devices over HTTP: make, list, change, delete, and the plan's limit."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import psycopg
+import pytest
+
+NOW = datetime.now(UTC)
 
 
 def test_a_device_is_made_listed_changed_and_deleted(api, owner, database_url) -> None:
@@ -82,6 +87,7 @@ def test_rubbish_is_refused(api, owner) -> None:
         {},
         {"thing_name": ""},
         {"thing_name": "a\u0000b"},
+        {"thing_name": "a\n"},
         {"thing_name": "x", "surprise": 1},
         {"thing_name": "x", "mac_address": "zz"},
         {"thing_name": "x", "clock": "sun"},
@@ -166,3 +172,187 @@ def test_pages_hold_every_event_once(api, owner, database_url) -> None:
         assert sorted(seen) == [str(n) for n in range(1, 8)]
 
     api.run(work)
+
+
+@pytest.fixture
+def show(api, owner):  # type: ignore[no-untyped-def]
+    """The owner's first device, and the ids the list gives for each query string."""
+
+    def ask(*queries: str) -> Any:
+        found: list[Any] = []
+
+        async def work(client: httpx.AsyncClient) -> None:
+            headers = {"Authorization": f"Bearer {await api.key(owner.account_id)}"}
+            url = f"/api/v1/devices/{owner.devices[0]}"
+            found.append((await client.get(url, headers=headers)).json())
+            for query in queries:
+                listed = await client.get(f"/api/v1/devices?{query}", headers=headers)
+                assert listed.status_code == 200, listed.text
+                found.append([item["id"] for item in listed.json()["items"]])
+            listed = await client.get("/api/v1/devices", headers=headers)
+            assert found[0] in listed.json()["items"]
+
+        api.run(work)
+        return found if queries else found[0]
+
+    return ask
+
+
+def connect(url: str, device: str, state: str, seen: datetime | None) -> None:
+    with psycopg.connect(url) as conn:
+        conn.execute(
+            "UPDATE device SET connection = %s, connection_since = %s, connection_reason = 'why',"
+            " connection_ip = '192.0.2.1' WHERE id = %s",
+            (state, NOW - timedelta(hours=1), device),
+        )
+        if seen is not None:
+            conn.execute(
+                "INSERT INTO broker_record (seen_at) VALUES (%s)"
+                " ON CONFLICT (singleton) DO UPDATE SET seen_at = EXCLUDED.seen_at",
+                (seen,),
+            )
+
+
+@pytest.mark.parametrize("state", ["online", "offline"])
+def test_a_connection_is_shown_while_the_broker_is_heard_of(
+    show, owner, database_url, state
+) -> None:
+    connect(database_url, owner.devices[0], state, datetime.now(UTC))
+    device, same, unknown = show(f"status={state}", "status=unknown")
+    since = datetime.fromisoformat(device["connection"].pop("since"))
+    assert since == NOW - timedelta(hours=1)
+    assert device["connection"] == {"status": state, "reason": "why", "ip": "192.0.2.1"}
+    assert (same, unknown) == ([owner.devices[0]], [])
+
+
+@pytest.mark.parametrize("state", ["online", "offline"])
+def test_a_connection_is_unknown_once_the_brokers_record_is_missing(
+    show, owner, database_url, state
+) -> None:
+    seen = NOW.replace(microsecond=0) - timedelta(seconds=90)
+    connect(database_url, owner.devices[0], state, seen)
+    device, same, unknown, never = show(f"status={state}", "status=unknown", "status=never")
+    assert device["connection"]["status"] == "unknown"
+    assert datetime.fromisoformat(device["connection"]["since"]) == seen
+    assert device["connection"]["reason"] == (
+        f"the broker's record is missing since {seen:%Y-%m-%dT%H:%M:%S}Z"
+    )
+    assert (same, unknown, never) == ([], [owner.devices[0]], [owner.devices[1]])
+
+
+def test_without_any_record_of_a_broker_a_connection_is_unknown(show, owner, database_url) -> None:
+    connect(database_url, owner.devices[0], "online", None)
+    connection = show()["connection"]
+    assert (connection["status"], connection["since"]) == ("unknown", None)
+    assert connection["reason"] == "the broker's record is missing"
+
+
+def add_hour(  # type: ignore[no-untyped-def]
+    url: str, tenant, first: timedelta | None, last: timedelta | None, arrivals: int
+) -> None:
+    """An hour of usage whose first and last fresh reading are so old, or which has none."""
+    with psycopg.connect(url) as conn:
+        conn.execute(
+            "INSERT INTO usage_hour"
+            " (account_id, device_id, hour, first_fresh_at, last_fresh_at, arrivals)"
+            " VALUES (%s, %s, date_trunc('hour', %s), %s, %s, %s)",
+            (
+                tenant.account_id, tenant.devices[0], NOW - (last or timedelta(0)),
+                None if first is None else NOW - first,
+                None if last is None else NOW - last,
+                arrivals,
+            ),
+        )  # fmt: skip
+
+
+def data_of(show, *queries: str) -> Any:  # type: ignore[no-untyped-def]
+    """The device's freshness; the list's filter must agree with it."""
+    device, *lists = show("data=never", "data=fresh", "data=stale")
+    status = device["data"]["status"]
+    for name, ids in zip(("never", "fresh", "stale"), lists, strict=True):
+        assert (device["id"] in ids) == (name == status)
+    return device["data"]
+
+
+def test_a_device_that_never_sent_has_no_data(show) -> None:
+    expected = {"status": "never", "last_at": None, "report_interval": None, "learned": False}
+    assert data_of(show) == expected
+
+
+def test_late_readings_alone_leave_a_device_without_fresh_data(show, owner, database_url) -> None:
+    add_hour(database_url, owner, None, None, 0)
+    assert data_of(show)["status"] == "never"
+
+
+@pytest.mark.parametrize(("age_s", "status"), [(1500, "fresh"), (1900, "stale")])
+def test_a_set_interval_decides(show, owner, database_url, age_s, status) -> None:
+    with psycopg.connect(database_url) as conn:
+        conn.execute("UPDATE device SET report_interval_s = 600")
+    age = timedelta(seconds=age_s)
+    add_hour(database_url, owner, age + timedelta(minutes=20), age, 3000)
+    data = data_of(show)
+    assert datetime.fromisoformat(data.pop("last_at")) == NOW - age
+    assert data == {"status": status, "report_interval": 600, "learned": False}
+
+
+@pytest.mark.parametrize(("age_s", "status"), [(500, "fresh"), (1000, "stale")])
+def test_an_interval_is_learned_over_hours(show, owner, database_url, age_s, status) -> None:
+    age, hour = timedelta(seconds=age_s), timedelta(hours=1)
+    begun = age + timedelta(seconds=300 * 120)
+    add_hour(database_url, owner, begun, age + 3 * hour, 60)
+    add_hour(database_url, owner, age + 0.9 * hour, age, 61)
+    add_hour(database_url, owner, timedelta(hours=60), timedelta(hours=50), 1000)
+    data = data_of(show)
+    assert (data["report_interval"], data["learned"]) == (300, True)
+    assert data["status"] == status
+
+
+@pytest.mark.parametrize(("age", "status"), [(2.9, "fresh"), (3.1, "stale"), (1000, "stale")])
+def test_without_an_interval_an_hour_is_assumed(show, owner, database_url, age, status) -> None:
+    last = timedelta(hours=age)
+    add_hour(database_url, owner, last + timedelta(seconds=1), last, 2)
+    data = data_of(show)
+    assert (data["report_interval"], data["learned"]) == (None, False)
+    assert data["status"] == status
+    assert datetime.fromisoformat(data["last_at"]) == NOW - last
+
+
+def test_a_burst_teaches_no_interval_below_a_second(show, owner, database_url) -> None:
+    age = timedelta(seconds=60)
+    add_hour(database_url, owner, age, age, 50)
+    assert data_of(show)["report_interval"] == 1
+
+
+def test_another_accounts_usage_is_not_mistaken_for_ones_own(
+    show, owner, attacker, database_url
+) -> None:
+    with psycopg.connect(database_url) as conn:
+        conn.execute(
+            "INSERT INTO usage_hour (account_id, device_id, hour, last_fresh_at)"
+            " VALUES (%s, %s, now(), now())",
+            (attacker.account_id, owner.devices[0]),
+        )
+    assert data_of(show)["status"] == "never"
+
+
+def test_a_page_asks_the_indices_device_by_device(owner, database_url) -> None:
+    """Were the status a function the planner cannot see into, every device might be looked at."""
+    from paqett.sqlfiles import query
+
+    values: dict[str, Any] = dict.fromkeys(
+        ("allowed", "tag", "status", "data", "text", "after_time", "after_id")
+    )
+    values |= {"account": owner.account_id, "now": NOW, "limit": 10}
+    with psycopg.connect(database_url) as conn:
+        conn.execute(
+            "INSERT INTO device (id, account_id, thing_name, verifier)"
+            " SELECT 'd' || n, %s, 'd' || n, '' FROM generate_series(1, 5000) AS n",
+            (owner.account_id,),
+        )
+        conn.execute("ANALYZE device")
+        explain = f"EXPLAIN (ANALYZE, COSTS OFF) {query('list_devices')}"
+        plan = "\n".join(row[0] for row in conn.execute(explain, values))
+    assert "Function Scan" not in plan
+    assert "device_account" in plan
+    assert "rows=10 loops=1" in plan
+    assert "rows=5002 " not in plan

@@ -15,6 +15,7 @@ from prometheus_client import Counter, Gauge
 from psycopg import Error
 
 from paqett import db, log
+from paqett.app import until_stopped
 from paqett.broker import files
 from paqett.broker.log_lines import Event, is_running, parse
 from paqett.children import die_with_parent, service_user
@@ -27,6 +28,7 @@ _logger = log.get("broker")
 _devices = Gauge("paqett_broker_devices", "Devices in the password file.")
 _events = Counter("paqett_broker_events_total", "Connection events.", ["kind"])
 _RESYNC_S = 60.0
+_SEEN_EVERY_S = 10.0  # a minute without is shown as an unknown connection
 _SYNC_APART_S = 0.1
 _REFUSALS_APART_S = 60.0
 _BATCH = 10_000
@@ -49,11 +51,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         asyncio.create_task(broker.keep_running()),
         asyncio.create_task(broker.follow_database()),
     ]
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    await until_stopped(tasks, stop)
     # the log is read to its end: a broker that cannot write it cannot end
     await broker.stop()
-    for task in (stopping, *tasks):
+    for task in tasks:
         task.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     await broker.record_the_rest()
@@ -186,7 +187,7 @@ class _Broker:
 
     async def _follow(self, conn: Connection) -> None:
         loop = asyncio.get_running_loop()
-        next_sync = earliest = 0.0
+        next_sync = earliest = next_seen = 0.0
         while True:
             if loop.time() >= next_sync or self._passwords is None:
                 await asyncio.sleep(max(0.0, earliest - loop.time()))
@@ -196,6 +197,9 @@ class _Broker:
             async for _ in conn.notifies(timeout=0.2, stop_after=1):
                 next_sync = 0.0
             await self._record(conn)
+            if loop.time() >= next_seen:
+                next_seen = loop.time() + _SEEN_EVERY_S
+                await conn.execute(query("unscoped_note_broker_seen"), {"now": datetime.now(UTC)})
 
     async def _sync(self, conn: Connection) -> None:
         rows = await (await conn.execute(query("unscoped_device_verifiers"))).fetchall()

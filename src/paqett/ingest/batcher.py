@@ -4,20 +4,30 @@ import asyncio
 import time
 from collections import deque
 
+import msgspec
+
 from paqett.mqtt.consumer import Message
-from paqett.readings.write import Incoming
+from paqett.readings.incoming import Incoming, Receipts
 
 PREFIX = "paqett/v1/"
+
+
+class Batch(msgspec.Struct):
+    """Deliveries, and in parallel what they say."""
+
+    messages: list[Message]
+    incoming: list[Incoming]
 
 
 class Batcher:
     """A queue read in batches of at most `rows` messages or `max_bytes` of payload."""
 
-    def __init__(self, rows: int, age_s: float, max_bytes: int = 1_000_000) -> None:
+    def __init__(self, rows: int, age_s: float, max_bytes: int = 4 * 2**20) -> None:
         self._rows = rows
-        self._age_s = age_s
+        self._age_us = round(age_s * 1_000_000)
         self._max_bytes = max_bytes
-        self._waiting: deque[tuple[Message, int]] = deque()
+        self._waiting: deque[tuple[Message, Incoming]] = deque()
+        self._receipts = Receipts()
         self._bytes = 0
         self._some = asyncio.Event()
         self._enough = asyncio.Event()
@@ -27,48 +37,46 @@ class Batcher:
 
     def put(self, message: Message) -> None:
         """Take one delivery; its time of receipt is now."""
-        self._waiting.append((message, time.time_ns() // 1000))
+        incoming = parse(message.topic, message.payload, 0)
+        incoming.received_us = self._receipts.stamp(
+            incoming.device_id, message.payload, time.time_ns() // 1000
+        )
+        self._waiting.append((message, incoming))
         self._bytes += len(message.payload)
         self._some.set()
         if len(self._waiting) >= self._rows or self._bytes >= self._max_bytes:
             self._enough.set()
 
-    async def take(self) -> tuple[list[Message], list[Incoming]]:
-        """Wait for a batch; the two lists run parallel."""
+    async def take(self) -> Batch:
+        """Wait for a batch."""
         await self._some.wait()
-        oldest_us = self._waiting[0][1]
-        left = self._age_s - (time.time_ns() // 1000 - oldest_us) / 1e6
-        if left > 0 and not self._enough.is_set():
+        oldest_us = self._waiting[0][1].received_us
+        left_us = self._age_us - (time.time_ns() // 1000 - oldest_us)
+        if left_us > 0 and not self._enough.is_set():
             try:
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(left_us / 1e6):
                     await self._enough.wait()
             except TimeoutError:
                 pass
         return self._cut()
 
-    def _cut(self) -> tuple[list[Message], list[Incoming]]:
-        messages: list[Message] = []
-        incoming: list[Incoming] = []
+    def _cut(self) -> Batch:
+        batch = Batch([], [])
         size, waiting = 0, self._waiting
-        while waiting and len(messages) < self._rows and size < self._max_bytes:
-            message, received_us = waiting.popleft()
+        while waiting and len(batch.messages) < self._rows and size < self._max_bytes:
+            message, incoming = waiting.popleft()
             size += len(message.payload)
-            messages.append(message)
-            incoming.append(parse(message, received_us))
+            batch.messages.append(message)
+            batch.incoming.append(incoming)
         self._bytes -= size
         if not waiting:
             self._some.clear()
         if len(waiting) < self._rows and self._bytes < self._max_bytes:
             self._enough.clear()
-        return messages, incoming
+        return batch
 
 
-def parse(message: Message, received_us: int) -> Incoming:
-    """Split the topic; what is not below `telemetry` gets the path None."""
-    device_id, _, rest = message.topic[len(PREFIX) :].partition("/")
-    path: str | None = None
-    if rest == "telemetry":
-        path = ""
-    elif rest.startswith("telemetry/"):
-        path = rest[10:] or "/"
-    return Incoming(device_id, path, message.payload, received_us)
+def parse(topic: str, payload: bytes, received_us: int) -> Incoming:
+    """Split the MQTT topic `paqett/v1/{device}/{topic}`."""
+    device_id, _, rest = topic[len(PREFIX) :].partition("/")
+    return Incoming(device_id, rest, payload, received_us)

@@ -1,26 +1,31 @@
 """The ingest process: one active, any number standing by."""
 
 import asyncio
+import os
+import time
 from contextlib import suppress
+from pathlib import Path
 
-from prometheus_client import Gauge
 from psycopg import Error
 
-from paqett import db, log
-from paqett.app import wait_for_database
+from paqett import db, log, migrate
+from paqett.app import until_stopped
 from paqett.db import Connection
 from paqett.errors import PaqettError
+from paqett.ingest import metrics
 from paqett.ingest.batcher import PREFIX, Batcher
-from paqett.ingest.writer import Writer
+from paqett.ingest.pipeline import Pipeline
+from paqett.ingest.spool import Spool, SpoolInUse
 from paqett.mqtt.consumer import Consumer
 from paqett.mqtt.credentials import writer_client_id
 from paqett.plans import load_plans
 from paqett.readings.directory import Directory
+from paqett.readings.writer import Writer
 from paqett.settings import Settings
 
 _logger = log.get("ingest")
-_in_flight = Gauge("paqett_ingest_unacknowledged", "Messages received and not acknowledged.")
-_connected = Gauge("paqett_ingest_broker_connected", "1 while subscribed.")
+_DROPPED = "$SYS/broker/publish/messages/dropped"
+_WITHOUT_DATABASE_AFTER_S = 3.0
 
 
 class LostLead(PaqettError):
@@ -28,114 +33,175 @@ class LostLead(PaqettError):
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Write until `stop`; then commit what is in hand.
+    """Write until `stop`; then finish what is in hand.
 
-    Waits for the database and the broker, and stands by while another process is active. Raises
-    `LostLead` when another process took over while the database was away.
+    Waits for the database and the broker, and stands by while another process is active: for the
+    spool's folder on this machine, for the lock in the database everywhere. Raises `LostLead` when
+    another process took over while the database was away, `SchemaOutdatedError` for another schema.
     """
-    await wait_for_database(settings, stop)
-    lead = await _become_active(settings, stop)
-    if lead is None:
+    spool = await _open_spool(settings, stop)
+    if spool is None:
         return
     directory = Directory(load_plans(settings.plans_file))
-    writer = Writer(settings.database, directory)
+    writer = Writer(settings.database, "ingest", directory, settings.ingest.flush_timeout_s)
     batcher = Batcher(settings.ingest.batch_rows, settings.ingest.batch_age_ms / 1000)
+    topics = [f"{PREFIX}+/#", _DROPPED]
     consumer = Consumer(
-        settings.mqtt, writer_client_id(settings.mqtt.password), [f"{PREFIX}+/#"], batcher.put
+        settings.mqtt, writer_client_id(settings.mqtt.password), topics, batcher.put
     )
+    pipeline = Pipeline(settings.ingest, batcher, writer, spool, consumer)
+    try:
+        lead = _Lead(settings, _marker(settings), pipeline)
+        if await lead.wait(stop):
+            await _run_active(settings, stop, pipeline, consumer, lead)
+    finally:
+        await writer.close()
+        spool.close()
+
+
+async def _run_active(
+    settings: Settings, stop: asyncio.Event, pipeline: Pipeline, consumer: Consumer, lead: "_Lead"
+) -> None:
+    consuming = asyncio.create_task(consumer.run(), name="consumer")
+    storing = asyncio.create_task(pipeline.run(), name="pipeline")
     tasks = [
-        asyncio.create_task(work, name=name)
-        for name, work in (
-            ("consumer", consumer.run()),
-            ("flush", _flush_forever(batcher, writer, consumer)),
-            ("lead", _keep_lead(settings, lead)),
-            ("gauges", _gauges(consumer)),
-        )
+        consuming,
+        storing,
+        asyncio.create_task(lead.keep(), name="lead"),
+        asyncio.create_task(pipeline.observe(), name="gauges"),
     ]
-    await _until_stopped(tasks, stop)
-    await _drain(tasks[0], tasks[1], batcher, consumer, settings.ingest.drain_timeout_s)
+    metrics.active.set(1)
+    await until_stopped(tasks, stop)
+    if not consuming.done() and not storing.done():
+        consumer.pause()
+        await _drained(pipeline, settings.ingest.drain_timeout_s)
     for task in tasks:
         task.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    await writer.close()
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
+    failed = [result for result in results if isinstance(result, Exception)]
+    if failed:
+        raise failed[0]
+    lead.leave()
 
 
-async def _until_stopped(tasks: list[asyncio.Task[None]], stop: asyncio.Event) -> None:
-    waiting = asyncio.create_task(stop.wait())
-    await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-
-
-async def _drain(
-    consuming: asyncio.Task[None], flushing: asyncio.Task[None], batcher: Batcher,
-    consumer: Consumer, timeout_s: float,
-) -> None:  # fmt: skip
-    """Commit and acknowledge what has arrived; the broker keeps what has not."""
-    if flushing.done() or consuming.done():
-        return
-    consumer.pause()
+async def _drained(pipeline: Pipeline, timeout_s: float) -> None:
+    """Commit or spool what has arrived; the broker keeps what has not."""
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
-            while len(batcher) or consumer.unacknowledged:  # noqa: ASYNC110 - once a life
+            while not pipeline.idle:  # noqa: ASYNC110 - once a life
                 await asyncio.sleep(0.01)
-    _logger.info("stopping", left=len(batcher), unacknowledged=consumer.unacknowledged)
+    _logger.info("stopping", idle=pipeline.idle)
 
 
-async def _flush_forever(batcher: Batcher, writer: Writer, consumer: Consumer) -> None:
-    while True:
-        messages, incoming = await batcher.take()
-        await writer.flush(incoming)
-        consumer.acknowledge(messages)
+def _folder(settings: Settings) -> Path:
+    return settings.data_dir / "ingest" / "spool"
 
 
-async def _gauges(consumer: Consumer) -> None:
-    while True:
-        _in_flight.set(consumer.unacknowledged)
-        _connected.set(consumer.connected)
-        await asyncio.sleep(1)
+def _marker(settings: Settings) -> Path:
+    return settings.data_dir / "ingest" / "active"
 
 
-async def _become_active(settings: Settings, stop: asyncio.Event) -> Connection | None:
-    """The connection that holds the lock, or None when asked to stop first."""
+async def _open_spool(settings: Settings, stop: asyncio.Event) -> Spool | None:
+    """The spool, once no other process on this machine has it; None when asked to stop first."""
     told = False
     while not stop.is_set():
-        with suppress(Error, OSError):
-            conn = await db.connect(settings.database, "ingest lead", autocommit=True)
-            if await _try_lock(conn):
-                _logger.info("active")
-                return conn
-            await conn.close()
+        try:
+            return Spool(
+                _folder(settings),
+                max_bytes=settings.ingest.spool_max_bytes,
+                min_free_bytes=settings.ingest.spool_min_free_bytes,
+            )
+        except SpoolInUse:
             if not told:
-                _logger.info("standing by: another ingest process is active")
+                _logger.info("standing by: another ingest process has the spool")
                 told = True
-        await asyncio.sleep(1)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 0.5)
     return None
+
+
+class _Lead:
+    """The lock that makes one process the active one.
+
+    `marker` says that the last life of this process was active: while the database is away it goes
+    on reading the broker into the spool, instead of leaving messages in the broker's memory.
+    """
+
+    def __init__(self, settings: Settings, marker: Path, pipeline: Pipeline) -> None:
+        self._settings = settings
+        self._marker = marker
+        self._pipeline = pipeline
+        self._conn: Connection | None = None
+
+    async def wait(self, stop: asyncio.Event) -> bool:
+        """Become active; false when asked to stop first. Stores what is in the spool meanwhile."""
+        began, told = time.monotonic(), ""
+        while not stop.is_set():
+            held = await self._try()
+            if held:
+                _logger.info("active")
+                return True
+            away = held is None
+            waited_s = time.monotonic() - began
+            if away and waited_s > _WITHOUT_DATABASE_AFTER_S and self._marker.exists():
+                _logger.warning("active without the database: everything goes to the spool")
+                return True
+            why = "waiting for the database" if away else "another ingest process is active"
+            if why != told:
+                _logger.warning(why) if away else _logger.info("standing by: " + why)
+                told = why
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 0.5 if away else 1.0)
+        return False
+
+    async def _try(self) -> bool | None:
+        """Whether the lock is ours; None while the database is away."""
+        try:
+            conn = await db.connect(self._settings.database, "ingest lead", autocommit=True)
+        except (Error, OSError):
+            return None
+        try:
+            await migrate.require_current(conn)
+            self._pipeline.replay()
+            if await _try_lock(conn):
+                self._conn = conn
+                self._mark()
+                return True
+        except (Error, OSError):
+            await conn.close()
+            return None
+        except BaseException:
+            await conn.close()
+            raise
+        await conn.close()
+        return False
+
+    def _mark(self) -> None:
+        with suppress(OSError):
+            self._marker.touch(0o600)
+
+    def leave(self) -> None:
+        """An orderly end: the next life asks the database first."""
+        with suppress(OSError):
+            os.unlink(self._marker)  # noqa: PTH108 - beside suppress, one call
+
+    async def keep(self) -> None:
+        """Hold the lock; take it again after the database was away. Raises `LostLead`."""
+        while True:
+            try:
+                if self._conn is not None:
+                    await self._conn.execute("SELECT 1")
+                else:
+                    held = await self._try()
+                    if held is False:
+                        self.leave()
+                        raise LostLead("another ingest process is active")
+            except (Error, OSError):
+                _logger.warning("lost the database; going on with the spool")
+                self._conn = None
+            await asyncio.sleep(2.0 if self._conn is not None else 0.5)
 
 
 async def _try_lock(conn: Connection) -> bool:
     row = await (await conn.execute("SELECT pg_try_advisory_lock(7061, 2) AS held")).fetchone()
     return bool(row and row["held"])
-
-
-async def _keep_lead(settings: Settings, conn: Connection) -> None:
-    while True:
-        await asyncio.sleep(2)
-        try:
-            await conn.execute("SELECT 1")
-        except (Error, OSError):
-            _logger.warning("lost the database; going on with what is in hand")
-            conn = await _regain_lead(settings)
-
-
-async def _regain_lead(settings: Settings) -> Connection:
-    while True:
-        with suppress(Error, OSError):
-            conn = await db.connect(settings.database, "ingest lead", autocommit=True)
-            if not await _try_lock(conn):
-                await conn.close()
-                raise LostLead("another ingest process is active")
-            return conn
-        await asyncio.sleep(0.5)

@@ -5,8 +5,9 @@ resubscribe, gives up after refused credentials, and its acknowledgements outliv
 Here a message remembers the connection it came on, and is acknowledged there or nowhere: the
 broker sends it again, and the reading's identity makes the second copy a duplicate.
 
-gmqtt runs one coroutine a message and acknowledges from its done-callback; taking its QoS 1
-handler's place costs half as much and cannot leak the window when a handler raises.
+gmqtt builds several objects and runs one coroutine for each PUBLISH, and acknowledges from its
+done-callback. Here PUBLISH packets are read where gmqtt cuts its buffer into packets; all others
+take gmqtt's way. That costs a fifth, and cannot leak the window when a handler raises.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from typing import Any
 
 import gmqtt
 from gmqtt.mqtt.handler import MQTTError, MqttPackageHandler
+from gmqtt.mqtt.package import Package
 
 from paqett import log
 from paqett.errors import ConfigurationError, PaqettError
@@ -26,7 +28,9 @@ from paqett.settings import Mqtt
 _logger = log.get("mqtt")
 _puback = struct.Struct("!BBH").pack  # MQTT 5 §3.4.2.1: without a reason code it is success
 _NEVER_EXPIRES = 0xFFFF_FFFF
-_OVERRIDDEN = ("_handle_qos_1_publish_packet", "_reconnect_callback")
+_MOST_BYTES = 64 * 2**20  # of payloads in hand, before the socket is not read any more
+_OVERRIDDEN = ("set_connection", "_reconnect_callback")
+_OTHER_GMQTT = "this gmqtt is not the 0.8 that Paqett was built against"
 
 
 class ConnectionRefusedByBroker(PaqettError):
@@ -48,9 +52,10 @@ class Message:
 class Consumer:
     """A subscription that survives broker restarts.
 
-    `on_message` is called for each delivery, in order, and must not block. Retained deliveries are
-    acknowledged and dropped. While twice the window is unacknowledged the socket is not read:
-    Mosquitto 2.0.11 ignores `receive_maximum`.
+    `on_message` is called for each delivery, in order, and must not block. Each must be handed to
+    `acknowledge` in the end, at QoS 0 too, since what is in hand is counted. Retained deliveries
+    are acknowledged and dropped. While twice the window or 64 MiB are in hand the socket is not
+    read: Mosquitto 2.0.11 ignores `receive_maximum`.
     """
 
     def __init__(
@@ -66,10 +71,12 @@ class Consumer:
         self._on_message = on_message
         self._lost = asyncio.Event()
         self._connection: Any = None
-        self._unacknowledged = 0
-        self._paused = False
+        self._client: gmqtt.Client | None = None
+        self._unacknowledged = self._bytes = 0
+        self._paused = self._held = False
         self.connections = 0
         self.stale_acknowledgements = 0
+        self.broker_dropped = 0
 
     @property
     def connected(self) -> bool:
@@ -96,11 +103,12 @@ class Consumer:
             delay = min(delay * 2, 10.0)
 
     async def _until_lost(self, client: gmqtt.Client) -> None:
+        self._client = client
         try:
             await self._lost.wait()
             _logger.warning("broker connection lost", unacknowledged=self._unacknowledged)
         finally:
-            self._connection = None
+            self._client = self._connection = None
             await close_client(client)
 
     async def _connect(self) -> gmqtt.Client:
@@ -121,7 +129,6 @@ class Consumer:
                 granted.set_result(codes)
 
         client.on_subscribe = note_granted
-        client.on_message = self._receive_qos_0
         try:
             async with asyncio.timeout(10):
                 await client.connect(
@@ -149,53 +156,105 @@ class Consumer:
         if connection is self._connection:
             return
         self._connection = connection
-        self._unacknowledged = 0
-        self._paused = False
+        self._unacknowledged = self._bytes = 0
+        self._paused = self._held = False
         self.connections += 1
 
     def _take_over(self, handler: MqttPackageHandler, lost: asyncio.Event) -> None:
-        """Put our QoS 1 handler and our reconnect in gmqtt's places.
+        """Put our reader of PUBLISH packets and our reconnect in gmqtt's places.
 
         Raises `ConfigurationError` where this gmqtt has no such places.
         """
         if not all(hasattr(handler, name) for name in _OVERRIDDEN):
-            raise ConfigurationError("this gmqtt is not the 0.8 that Paqett was built against")
+            raise ConfigurationError(_OTHER_GMQTT)
 
         async def note_loss(**_: object) -> None:
             lost.set()
 
-        def receive(mid: int, payload: bytes, topic: str, properties: dict[str, Any]) -> None:
-            if not lost.is_set():  # a buffered packet of a lost connection comes again on the next
-                self._receive_qos_1(handler.current_connection, mid, payload, topic, properties)
+        original = handler.set_connection
+
+        def set_connection(connection: Any) -> None:
+            original(connection)
+            protocol = connection._protocol  # noqa: SLF001 - the guarded place
+            if not hasattr(protocol, "_read_packet"):
+                raise ConfigurationError(_OTHER_GMQTT)
+
+            def read(data: bytes) -> int:
+                if lost.is_set():  # what is buffered of a lost connection comes again on the next
+                    return len(data)
+                if protocol.proto_ver != 5:
+                    raise ConfigurationError("the broker does not speak MQTT 5")
+                return self._read(connection, data)
+
+            protocol._read_packet = read  # noqa: SLF001 - the guarded place
 
         handler._reconnect_callback = note_loss  # noqa: SLF001 - the guarded place
-        handler._handle_qos_1_publish_packet = receive  # noqa: SLF001 - the guarded place
+        handler.set_connection = set_connection
 
-    def _receive_qos_1(
-        self, connection: Any, mid: int, payload: bytes, topic: str, properties: dict[str, Any]
-    ) -> None:
+    def _read(self, connection: Any, data: bytes) -> int:
+        """Take the whole packets in `data`; how many bytes they were (MQTT 5 §2.1, §3.3)."""
+        position, size = 0, len(data)
+        while size - position >= 2:
+            length, start = data[position + 1], position + 2
+            if length > 127:
+                length, start = _variable_integer(data, position + 1)
+            end = start + length
+            if end > size or length < 0:
+                break
+            kind = data[position]
+            if kind & 0xF0 == 0x30:
+                self._take(connection, kind, data, start, end)
+            else:
+                connection.put_package(Package(kind, data[start:end]))
+            position = end
+        if self._paused and self._connection is connection:
+            connection._transport.pause_reading()  # noqa: SLF001 - its stream may have resumed it
+        return position
+
+    def _take(self, connection: Any, kind: int, data: bytes, start: int, end: int) -> None:
+        """One PUBLISH: topic, packet id at QoS 1, properties we asked for none of, payload."""
+        after = start + 2 + (data[start] << 8 | data[start + 1])
+        topic = data[start + 2 : after].decode("utf-8", "replace")
+        packet_id = None
+        if kind & 0x06:
+            packet_id = data[after] << 8 | data[after + 1]
+            after += 2
+        skip = data[after]
+        after += 1
+        if skip:
+            if skip > 127:
+                skip, after = _variable_integer(data, after - 1)
+            after += skip
+        payload = data[after:end]
+        if topic.startswith("$SYS/"):
+            self._note_dropped(payload)
+            if packet_id is not None:
+                connection._transport.write(_puback(0x40, 2, packet_id))  # noqa: SLF001
+            return
         self._adopt(connection)
-        message = Message(topic, payload, connection, mid)
+        message = Message(topic, payload, connection, packet_id)
         self._unacknowledged += 1
-        if properties["retain"]:
+        self._bytes += len(payload)
+        if kind & 1:
             self.acknowledge((message,))
             return
-        if self._unacknowledged >= 2 * self._settings.receive_maximum:
-            self.pause()
+        if self._unacknowledged >= 2 * self._settings.receive_maximum or self._bytes > _MOST_BYTES:
+            self._pause()
         self._on_message(message)
 
+    def _note_dropped(self, payload: bytes) -> None:
+        if payload.isdigit():
+            self.broker_dropped = int(payload)
+
     def pause(self) -> None:
-        """Stop reading the socket; acknowledging below the window starts it again."""
+        """Stop reading for good: what is in hand is to be finished."""
+        self._held = True
+        self._pause()
+
+    def _pause(self) -> None:
         if self._connection is not None and not self._paused:
             self._paused = True
             self._connection._transport.pause_reading()  # noqa: SLF001 - no public way
-
-    def _receive_qos_0(
-        self, _client: Any, topic: str, payload: bytes, _qos: int, properties: dict[str, Any]
-    ) -> int:
-        if not properties["retain"]:
-            self._on_message(Message(topic, payload, None, None))
-        return 0
 
     def acknowledge(self, messages: Iterable[Message]) -> None:
         """Tell the broker that these need not be kept; in the order they came.
@@ -204,16 +263,41 @@ class Consumer:
         """
         current, parts = self._connection, []
         for message in messages:
-            if message.packet_id is None:
+            if message.connection is not current:
+                self.stale_acknowledgements += message.packet_id is not None
                 continue
-            if message.connection is current:
+            self._unacknowledged -= 1
+            self._bytes -= len(message.payload)
+            if message.packet_id is not None:
                 parts.append(_puback(0x40, 2, message.packet_id))
-            else:
-                self.stale_acknowledgements += 1
-        if not parts or current is None or current.is_closing():
+        if current is None or current.is_closing():
             return
-        current._transport.write(b"".join(parts))  # noqa: SLF001 - one write for the whole batch
-        self._unacknowledged -= len(parts)
-        if self._paused and self._unacknowledged < self._settings.receive_maximum:
+        if parts:
+            current._transport.write(b"".join(parts))  # noqa: SLF001 - one write for them all
+        if (
+            self._paused
+            and not self._held
+            and self._unacknowledged < self._settings.receive_maximum
+            and self._bytes <= _MOST_BYTES // 2
+        ):
             self._paused = False
             current._transport.resume_reading()  # noqa: SLF001 - gmqtt has no public way
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Send at QoS 0 where the connection stands; nothing otherwise."""
+        if self._client is not None and self._client.is_connected:
+            self._client.publish(topic, payload, qos=0)
+
+
+def _variable_integer(data: bytes, position: int) -> tuple[int, int]:
+    """The integer at `position` and its end; (-1, …) where it is not whole (MQTT 5 §1.5.5)."""
+    value = 0
+    for shift in (0, 7, 14, 21):
+        if position >= len(data):
+            return -1, position
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 128:
+            return value, position
+    raise ConnectionResetError("the broker sent a packet of no known length")

@@ -24,15 +24,13 @@ Where the contract is silent:
 """
 
 import json
-import re
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from math import inf, isfinite
 from typing import Any, Final, NoReturn, TypeAlias
 
 import msgspec
 
-from paqett.errors import PaqettError
+from paqett.readings.timestamps import PayloadError, check_window, parse_number, parse_ts
 
 Value: TypeAlias = float | bool | str
 Point: TypeAlias = tuple[int, str, Value]
@@ -43,27 +41,6 @@ MAX_PATH_LEVELS: Final = 5
 MAX_NAME_CHARACTERS: Final = 128
 MAX_TEXT_BYTES: Final = 512
 MAX_EXACT_INTEGER: Final = 2**53
-CLOCK_SET_US: Final = 978_307_200_000_000
-"""2001-01-01T00:00:00Z: a device clock before it was never set."""
-
-_LONGEST_TS: Final = 64
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-_SECOND_US: Final = 1_000_000
-_DAY_US: Final = 86_400 * _SECOND_US
-_SECONDS_BELOW: Final = 10**11
-_MILLISECONDS_BELOW: Final = 10**14
-_MICROSECONDS_BELOW: Final = 10**17
-_NUMBER: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-_INTEGER: Final = re.compile(r"[+-]?\d+", re.ASCII)
-_NOT_FINITE: Final = frozenset(
-    {"inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", "+nan", "-nan"}
-)
-_RFC3339: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d[Tt ](?:[01]\d|2[0-3]):[0-5]\d:)([0-5]\d|60)"
-    r"((?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d))",
-    re.ASCII,
-)
 _JSON_BEGINS: Final = tuple('{["-0123456789tfn')
 _WORDS: Final[dict[str, bool | None]] = {
     "on": True,
@@ -97,22 +74,14 @@ class Decoded(msgspec.Struct):
 
     `items` is how many items were read, 0 for a message refused whole: times of receipt lie in
     ``[received_us, received_us + items)``. `stamped` is how many of `points` carry the device's
-    own time; the others carry the time of receipt.
+    own time; the others carry the time of receipt. `indexes` holds the item of each point.
     """
 
     points: list[Point]
     rejections: list[Rejection]
     items: int
     stamped: int = 0
-
-
-class PayloadError(PaqettError):
-    """A message, item, timestamp, name or value that the contract refuses, with its code."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
+    indexes: list[int] = []
 
 
 def decode(
@@ -134,13 +103,13 @@ def decode(
     """
     try:
         name = dotted_path(path) if path else ""
-        message = _parse(payload, text_allowed=path != "")
+        message = parse_json(payload, text_allowed=path != "")
     except PayloadError as refused:
         return _refuse_message(refused.code, refused.detail)
     window = (oldest_us, newest_us) if use_device_clock else None
     out = Decoded([], [], 1)
     if type(message) is dict:
-        _read_item(message, f"{name}." if name else "", received_us, 0, window, out)
+        read_item(message, f"{name}." if name else "", received_us, 0, window, out)
     elif name:
         _collect({name: message}, "", 1, received_us, 0, out)
     elif type(message) is list:
@@ -207,48 +176,8 @@ def classify_value(value: object) -> Value | None:
 
 def read_text(text: str) -> float | str:
     """Return the number that text outside JSON stands for, or the text; then `classify_value`."""
-    number = _parse_number(text)
+    number = parse_number(text)
     return text if number is None else number
-
-
-def parse_ts(ts: object) -> int:
-    """Return a device's timestamp in µs since 1970-01-01T00:00:00Z (product contract: payload).
-
-    Takes RFC 3339 with an offset (``t``, ``z`` and a space for ``T`` too) and numbers, also as
-    strings, whose size tells the unit: |ts| < 1e11 s, < 1e14 ms, < 1e17 µs, else ns. Digits below
-    the µs are cut off, except that seconds and milliseconds written as a fraction are rounded,
-    since no double holds them exactly. A leap second, ``:60`` at the end of a UTC month, is the
-    first second of the next. Raises PayloadError ``bad_ts`` for all else.
-    """
-    if type(ts) is str:
-        ts = ts.strip() if len(ts) <= _LONGEST_TS else ""
-        if match := _RFC3339.fullmatch(ts):
-            return _parse_rfc3339(*match.groups())
-        ts = _parse_number(ts)
-    if type(ts) is int:
-        return _integer_to_us(ts)
-    if type(ts) is float and isfinite(ts):
-        return _float_to_us(ts)
-    raise _bad_ts()
-
-
-def check_window(time_us: int, oldest_us: int, newest_us: int) -> None:
-    """Raise PayloadError unless a device's time lies in the window, its edges included.
-
-    ``clock_not_set`` before 2001, ``ts_too_old`` before `oldest_us`, ``ts_in_future`` after
-    `newest_us`; all in µs.
-    """
-    if time_us < CLOCK_SET_US:
-        raise PayloadError("clock_not_set", f"ts is {_rfc3339(time_us)}: before 2001-01-01")
-    if time_us < oldest_us:
-        raise PayloadError(
-            "ts_too_old", f"ts is {_rfc3339(time_us)}; the oldest kept is {_rfc3339(oldest_us)}"
-        )
-    if time_us > newest_us:
-        raise PayloadError(
-            "ts_in_future",
-            f"ts is {_rfc3339(time_us)}; the latest accepted is {_rfc3339(newest_us)}",
-        )
 
 
 def _read_array(
@@ -260,13 +189,13 @@ def _read_array(
     out = Decoded([], [], len(items))
     for index, item in enumerate(items):
         if type(item) is dict:
-            _read_item(item, "", received_us + index, index, window, out)
+            read_item(item, "", received_us + index, index, window, out)
         else:
             out.rejections.append(Rejection(index, None, "bad_json", "the item is not an object"))
     return out
 
 
-def _read_item(
+def read_item(
     item: dict[str, Any],
     prefix: str,
     time_us: int,
@@ -320,6 +249,7 @@ def _collect(
                 value = classify_value(found)
             if value is not None:
                 points.append((time_us, check_metric_name(name), value))
+                out.indexes.append(index)
         except PayloadError as refused:
             rejection = Rejection(index, _printable(name), refused.code, refused.detail)
             out.rejections.append(rejection)
@@ -376,7 +306,7 @@ def _bad_text() -> PayloadError:
     )
 
 
-def _parse(payload: bytes | memoryview, *, text_allowed: bool) -> object:
+def parse_json(payload: bytes | memoryview, *, text_allowed: bool) -> object:
     """Return the payload's JSON, or with `text_allowed` the number or text that it is instead."""
     try:
         return _decode_json(payload)
@@ -409,21 +339,6 @@ def _parse_again(payload: bytes | memoryview, *, text_allowed: bool) -> object:
         raise PayloadError("bad_json", f"not JSON: {error}") from None
 
 
-def _parse_number(text: str) -> int | float | None:
-    """Return the number that a text is, infinite where it is out of range; None if it is none.
-
-    Broader than JSON: a leading ``+`` or zero, nothing before or after the point. Narrower than
-    `float`: ASCII digits without separators. The number of a signed "nan", as C prints it, is nan.
-    """
-    if len(text) > MAX_TEXT_BYTES:
-        return None
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    if _NUMBER.fullmatch(text) or text.lower() in _NOT_FINITE:
-        return float(text)
-    return None
-
-
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
@@ -437,62 +352,3 @@ def _parse_integer(digits: str) -> int | float:
 
 _decode_json: Final = msgspec.json.Decoder().decode
 _tolerant_json: Final = json.JSONDecoder(parse_int=_parse_integer, parse_constant=_refuse_constant)
-
-
-def _parse_rfc3339(to_minute: str, second: str, rest: str) -> int:
-    leap = second == "60"
-    text = f"{to_minute}{'59' if leap else second}{rest}".upper()
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise _bad_ts() from None
-    time_us = (moment - _EPOCH) // _MICROSECOND
-    if not leap:
-        return time_us
-    time_us += _SECOND_US
-    if not _begins_utc_month(time_us):
-        raise _bad_ts()
-    return time_us
-
-
-def _begins_utc_month(time_us: int) -> bool:
-    """Whether the time lies in the first second of a month."""
-    if time_us % _DAY_US >= _SECOND_US:
-        return False
-    try:
-        return (_EPOCH + timedelta(microseconds=time_us)).day == 1
-    except OverflowError:
-        return False
-
-
-def _integer_to_us(ts: int) -> int:
-    size = abs(ts)
-    if size < _SECONDS_BELOW:
-        return ts * 1_000_000
-    if size < _MILLISECONDS_BELOW:
-        return ts * 1_000
-    return ts if size < _MICROSECONDS_BELOW else ts // 1_000
-
-
-def _float_to_us(ts: float) -> int:
-    size = abs(ts)
-    if size < _SECONDS_BELOW:
-        return round(ts * 1e6)
-    if size < _MILLISECONDS_BELOW:
-        return round(ts * 1e3)
-    return int(ts) if size < _MICROSECONDS_BELOW else int(ts) // 1_000
-
-
-def _bad_ts() -> PayloadError:
-    return PayloadError(
-        "bad_ts", "ts is RFC 3339 with an offset, or a Unix time in seconds, ms, µs or ns"
-    )
-
-
-def _rfc3339(time_us: int) -> str:
-    """The time for people; out of the calendar's range, which it is."""
-    try:
-        moment = _EPOCH + timedelta(microseconds=time_us)
-    except OverflowError:
-        return "before year 1" if time_us < 0 else "after year 9999"
-    return moment.isoformat().replace("+00:00", "Z")

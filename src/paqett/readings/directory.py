@@ -5,7 +5,9 @@ exclusively and appends to `directory_change`; a flush holds the lock shared and
 (`sql/migrations/0001_foundation.sql`). A stale directory is therefore never written from.
 """
 
+import secrets
 from collections.abc import Iterable
+from typing import Any
 
 from paqett.db import Connection
 from paqett.plans import Plan
@@ -15,36 +17,62 @@ Series = tuple[int, str]  # id, kind
 
 
 class Entry:
-    """One device: its account, the tier its readings go to, and its series by metric."""
+    """One device: its account and plan, the tier its readings go to, and its series by metric.
+
+    `numbers` and `flags` are the ids of its series of these kinds once more, for the fast path.
+    `gate` and `bucket` are the flush's (see `limits`).
+    """
 
     __slots__ = (
-        "account_id", "device_id", "last_us", "metrics_limit", "moving_from", "retention_us",
-        "series", "tier", "use_device_clock",
+        "account_id", "bucket", "device_id", "flags", "gate", "limited", "moving_from", "numbers",
+        "plan", "retention_us", "series", "tier", "use_device_clock", "used_at_us",
     )  # fmt: skip
 
-    def __init__(self, row: dict[str, object], metrics_limit: int | None) -> None:
+    def __init__(self, row: dict[str, object], plan: Plan | None) -> None:
         self.device_id = str(row["device_id"])
         self.account_id: int = row["account_id"]  # type: ignore[assignment]
         self.tier = str(row["tier"])
         self.moving_from: str | None = row["moving_from"]  # type: ignore[assignment]
         self.retention_us: int = row["retention_us"]  # type: ignore[assignment]
         self.use_device_clock = row["clock"] == "device"
-        self.metrics_limit = metrics_limit
+        self.plan = plan
+        self.limited = plan is not None and plan.limits_ingest
         self.series: dict[str, Series] = {}
-        self.last_us = 0
+        self.numbers: dict[str, int] = {}
+        self.flags: dict[str, int] = {}
+        self.gate: Any = None
+        self.bucket: Any = None
+        self.used_at_us = 0
 
-    def stamp(self, received_us: int) -> int:
-        """A time of receipt in µs, later than any this device had before."""
-        return received_us if received_us > self.last_us else self.last_us + 1
+    def learn(self, metric: str, series_id: int, kind: str) -> None:
+        """A series of this device, read from the database."""
+        self.series[metric] = (series_id, kind)
+        self.numbers.pop(metric, None)
+        self.flags.pop(metric, None)
+        if kind == "number":
+            self.numbers[metric] = series_id
+        elif kind == "boolean":
+            self.flags[metric] = series_id
+
+    def room(self) -> int:
+        """How many metrics more the plan allows."""
+        most = None if self.plan is None else self.plan.metrics_per_device
+        return 1 << 30 if most is None else most - len(self.series)
 
 
 class Directory:
-    """Devices by id. Not shared between processes; each keeps its own true."""
+    """Devices by id, for one connection: what a transaction has not committed is in it too.
+
+    `writer` names it where flushes leave a mark. `doubt` counts the flushes that still expect
+    duplicates, after one had some.
+    """
 
     def __init__(self, plans: dict[str, Plan]) -> None:
         self._plans = plans
         self._entries: dict[str, Entry] = {}
         self._version = -1
+        self.writer = secrets.token_hex(8)
+        self.doubt = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -52,6 +80,12 @@ class Directory:
     def get(self, device_id: str) -> Entry | None:
         """The device, or None where it does not exist (or was not loaded)."""
         return self._entries.get(device_id)
+
+    def expire(self, before_us: int) -> None:
+        """Forget devices that have sent nothing since, so that memory follows the active ones."""
+        self._entries = {
+            key: entry for key, entry in self._entries.items() if entry.used_at_us >= before_us
+        }
 
     async def refresh(self, conn: Connection, device_ids: Iterable[str]) -> None:
         """Make the entries of `device_ids` true for the transaction `conn` is in."""
@@ -84,9 +118,7 @@ class Directory:
     async def _load(self, conn: Connection, device_ids: list[str]) -> None:
         found = await conn.execute(query("unscoped_directory_devices"), {"devices": device_ids})
         for row in await found.fetchall():
-            plan = self._plans.get(row["plan"])
-            limit = plan.metrics_per_device if plan else None
-            self._entries[row["device_id"]] = Entry(row, limit)
+            self._entries[row["device_id"]] = Entry(row, self._plans.get(row["plan"]))
         await self.load_series(conn, device_ids)
 
     async def load_series(self, conn: Connection, device_ids: list[str]) -> None:
@@ -95,7 +127,7 @@ class Directory:
         for row in await found.fetchall():
             entry = self._entries.get(row["device_id"])
             if entry is not None:
-                entry.series[row["metric"]] = (row["id"], row["kind"])
+                entry.learn(row["metric"], row["id"], row["kind"])
 
     def forget(self, device_ids: Iterable[str]) -> None:
         """Drop entries that a rolled-back transaction may have made untrue."""

@@ -107,9 +107,21 @@ async def _series(
 
 
 def _value(kind: str, row: dict[str, Any]) -> float | bool | str:
-    if kind == "text":
+    """By where it stands: a mixed series has numbers and texts."""
+    if row["number"] is None:
         return str(row["text"])
     return bool(row["number"]) if kind == "boolean" else float(row["number"])
+
+
+def _identities(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each (series, time) once: a mixed series may hold it as a number and as a text."""
+    kept, last = [], None
+    for row in rows:
+        identity = (row["series_id"], row["time"])
+        if identity != last:
+            kept.append(row)
+        last = identity
+    return kept
 
 
 def _write_cursor(row: dict[str, Any]) -> str:
@@ -133,8 +145,8 @@ async def _page(
     """One page, the cursor of the next, and `from` as clamped."""
     after_time, after_series = _read_cursor(span.cursor)
     values = {
-        "series": [key for key, row in series.items() if row["kind"] != "text"],
-        "texts": [key for key, row in series.items() if row["kind"] == "text"],
+        "series": [key for key, row in series.items() if row["kind"] != "text" or row["mixed"]],
+        "texts": [key for key, row in series.items() if row["kind"] == "text" or row["mixed"]],
         "to": span.to,
         "after_time": after_time,
         "after_series": after_series,
@@ -154,7 +166,7 @@ async def read_raw(
     name = "read_raw_desc" if order == "desc" else "read_raw_asc"
     page, cursor, clamped = await _page(conn, account, name, span, now, series)
     items = []
-    for row in page:
+    for row in _identities(page):
         of = series[row["series_id"]]
         items.append(
             {

@@ -1,5 +1,7 @@
 """`/api/v1/devices`: create, list, read, change, delete, rotate the secret, look at the log."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -8,31 +10,18 @@ from litestar.datastructures import State
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from paqett import db, devices
+from paqett.accounts import Account
 from paqett.app import Services
-from paqett.devices import Device, NewDevice, Page
-from paqett.errors import NotFound
+from paqett.db import Connection
+from paqett.devices import Device, DeviceIn, Name, NewDevice, Page, Seconds, Tags
+from paqett.errors import NotFound, Problem
 from paqett.keys import Principal
 from paqett.web.auth import needs, principal_of
+from paqett.web.bulk import BulkOperation, read_devices
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Seconds = Annotated[int, msgspec.Meta(ge=1, le=31_536_000)]
-Tags = Annotated[list[Tag], msgspec.Meta(max_length=50)]
 # PostgreSQL's text holds no NUL
 PlainText = Annotated[str | None, QueryParameter(pattern=r"^[^\x00]*$")]
 _Request = Request[Any, Any, State]
-
-
-class DeviceIn(msgspec.Struct, forbid_unknown_fields=True):
-    """A device to make; `report_interval` in seconds."""
-
-    thing_name: Name
-    friendly_name: Name | None = None
-    mac_address: Name | None = None
-    firmware_version: Name | None = None
-    tags: Tags = []
-    report_interval: Seconds | None = None
-    clock: Literal["device", "server"] = "device"
 
 
 class DeviceChange(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,10 +42,35 @@ class Secret(msgspec.Struct):
     secret: str
 
 
+class KeyLimited(Problem):
+    """The key is for certain devices, so it makes no others."""
+
+    status = 403
+    code = "key_limited_to_devices"
+    title = "Key limited to devices"
+
+
 def allowed(principal: Principal, device_id: str) -> None:
     """Raises `NotFound` for a device outside the key's allow-list, as if it were not there."""
     if not principal.may_see(device_id):
         raise NotFound(f"There is no device {device_id[:16]}.")
+
+
+def creator(request: _Request) -> Account:
+    """The account to make devices for. Raises `KeyLimited` for a key with an allow-list."""
+    principal = principal_of(request)
+    if principal.device_ids is not None:
+        raise KeyLimited("This API key is limited to certain devices and cannot make new ones.")
+    return principal.account
+
+
+@asynccontextmanager
+async def of_device(request: _Request, device_id: str) -> AsyncIterator[tuple[Connection, Account]]:
+    """A transaction for a device the key may see. Raises `NotFound` for another."""
+    principal = principal_of(request)
+    allowed(principal, device_id)
+    async with db.transaction(request.app.state.services.pool) as conn:
+        yield conn, principal.account
 
 
 class DeviceController(Controller):
@@ -69,10 +83,21 @@ class DeviceController(Controller):
     async def create_device(self, request: _Request, data: JSONBody[DeviceIn]) -> NewDevice:
         """Make a device; its secret is in this answer and nowhere else."""
         services: Services = request.app.state.services
-        account = principal_of(request).account
-        plan = services.plans[account.plan]
+        account = creator(request)
         async with db.transaction(services.pool) as conn:
-            return await devices.create(conn, account, plan, **msgspec.structs.asdict(data))
+            return await devices.create(
+                conn, account, services.plans[account.plan], **msgspec.structs.asdict(data)
+            )
+
+    @post("/bulk", operation_class=BulkOperation, **needs("devices:write"))
+    async def create_devices(self, request: _Request) -> Page:
+        """Make up to 1,000 devices, all or none; each secret is in this answer and nowhere else."""
+        services: Services = request.app.state.services
+        account = creator(request)
+        wanted = read_devices(request.headers.get("content-type", ""), await request.body())
+        async with db.transaction(services.pool) as conn:
+            plan = services.plans[account.plan]
+            return Page(await devices.create_many(conn, account, plan, wanted), None)
 
     @get(**needs("devices:read"))
     async def list_devices(
@@ -80,6 +105,9 @@ class DeviceController(Controller):
         request: _Request,
         tag: PlainText = None,
         status: FromQuery[Literal["never", "online", "offline", "unknown"] | None] = None,
+        freshness: Annotated[
+            Literal["never", "fresh", "stale"] | None, QueryParameter(name="data")
+        ] = None,
         q: PlainText = None,
         limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
         cursor: FromQuery[str | None] = None,
@@ -89,44 +117,38 @@ class DeviceController(Controller):
         principal = principal_of(request)
         async with db.transaction(services.pool) as conn:
             return await devices.list_devices(
-                conn, principal.account, tag=tag, status=status, text=q,
-                allowed=principal.device_ids, limit=limit, cursor=cursor,
+                conn, principal.account, tag=tag, status=status, data=freshness, text=q,
+                now=services.clock(), allowed=principal.device_ids, limit=limit, cursor=cursor,
             )  # fmt: skip
 
     @get("/{device_id:str}", **needs("devices:read"))
     async def get_device(self, request: _Request, device_id: FromPath[str]) -> Device:
         """One device."""
-        principal = principal_of(request)
-        allowed(principal, device_id)
-        async with db.transaction(request.app.state.services.pool) as conn:
-            return await devices.get(conn, principal.account, device_id)
+        now = request.app.state.services.clock()
+        async with of_device(request, device_id) as (conn, account):
+            return await devices.show(conn, account, device_id, now)
 
     @patch("/{device_id:str}", **needs("devices:write"))
     async def update_device(
         self, request: _Request, device_id: FromPath[str], data: JSONBody[DeviceChange]
     ) -> Device:
         """Change a device."""
-        principal = principal_of(request)
-        allowed(principal, device_id)
         changes = {k: v for k, v in msgspec.structs.asdict(data).items() if v is not msgspec.UNSET}
-        async with db.transaction(request.app.state.services.pool) as conn:
-            return await devices.update(conn, principal.account, device_id, changes)
+        now = request.app.state.services.clock()
+        async with of_device(request, device_id) as (conn, account):
+            return await devices.update(conn, account, device_id, changes, now)
 
     @delete("/{device_id:str}", **needs("devices:write"))
     async def delete_device(self, request: _Request, device_id: FromPath[str]) -> None:
         """Gone and cut off at once; its readings are erased by a job."""
-        principal = principal_of(request)
-        allowed(principal, device_id)
-        async with db.transaction(request.app.state.services.pool) as conn:
-            await devices.delete(conn, principal.account, device_id)
+        async with of_device(request, device_id) as (conn, account):
+            await devices.delete(conn, account, device_id)
 
     @post("/{device_id:str}/secret", status_code=200, **needs("devices:write"))
     async def rotate_secret(self, request: _Request, device_id: FromPath[str]) -> Secret:
         """A new secret; a connection that used the old one is closed within a second."""
-        principal = principal_of(request)
-        allowed(principal, device_id)
-        async with db.transaction(request.app.state.services.pool) as conn:
-            return Secret(await devices.rotate_secret(conn, principal.account, device_id))
+        async with of_device(request, device_id) as (conn, account):
+            return Secret(await devices.rotate_secret(conn, account, device_id))
 
     @get("/{device_id:str}/events", **needs("devices:read"))
     async def device_events(
@@ -137,15 +159,5 @@ class DeviceController(Controller):
         cursor: FromQuery[str | None] = None,
     ) -> Page:
         """The broker's record of the device's connections, newest first."""
-        principal = principal_of(request)
-        allowed(principal, device_id)
-        async with db.transaction(request.app.state.services.pool) as conn:
-            return await devices.events(conn, principal.account, device_id, limit, cursor)
-
-    @get("/{device_id:str}/metrics", **needs("devices:read"))
-    async def device_metrics(self, request: _Request, device_id: FromPath[str]) -> Page:
-        """The device's metrics."""
-        principal = principal_of(request)
-        allowed(principal, device_id)
-        async with db.transaction(request.app.state.services.pool) as conn:
-            return await devices.metrics(conn, principal.account, device_id)
+        async with of_device(request, device_id) as (conn, account):
+            return await devices.events(conn, account, device_id, limit, cursor)

@@ -19,13 +19,19 @@ from paqett import __version__
 from paqett.app import Services
 from paqett.children import LOOPBACK
 from paqett.errors import ConfigurationError, Problem
+from paqett.readings.directory import Directory
+from paqett.readings.door import Door
+from paqett.readings.writer import Writer
 from paqett.settings import Http, Settings
 from paqett.web import problems
-from paqett.web.auth import SCHEME
+from paqett.web.auth import DEVICE_SCHEME, SCHEME
 from paqett.web.devices import DeviceController
 from paqett.web.health import healthz, metrics, readyz
+from paqett.web.metrics import MetricController
 from paqett.web.telemetry import TelemetryController
+from paqett.web.usage import UsageController
 
+_FLUSH_TIMEOUT_S = 10.0
 _seconds = Histogram(
     "paqett_http_request_seconds", "From request to answer.", ["method", "route", "status"]
 )
@@ -44,7 +50,10 @@ _OPENAPI = OpenAPIConfig(
         security_schemes={
             SCHEME: SecurityScheme(
                 type="http", scheme="bearer", description="An API key: `pqt_…`, with its scopes."
-            )
+            ),
+            DEVICE_SCHEME: SecurityScheme(
+                type="http", scheme="basic", description="A device: its id and its secret."
+            ),
         }
     ),
 )
@@ -75,7 +84,15 @@ def _measured(app: ASGIApp) -> ASGIApp:
 def create_app(services: Services) -> Litestar:
     """The public API."""
     app = Litestar(
-        route_handlers=[DeviceController, TelemetryController, healthz, readyz, metrics],
+        route_handlers=[
+            DeviceController,
+            MetricController,
+            TelemetryController,
+            UsageController,
+            healthz,
+            readyz,
+            metrics,
+        ],
         openapi_config=_OPENAPI,
         exception_handlers=_HANDLERS,
         middleware=[_measured],
@@ -83,6 +100,9 @@ def create_app(services: Services) -> Litestar:
         logging_config=None,
     )
     app.state.services, app.state.trusted = services, False
+    settings = services.settings
+    writer = Writer(settings.database, "api ingest", Directory(services.plans), _FLUSH_TIMEOUT_S)
+    app.state.door = Door(writer)
     return app
 
 
@@ -145,7 +165,8 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
     settings = services.settings
     check_listener(settings.http)
     check_ops_listener(settings)
-    servers = [_server(create_app(services), settings.http.host, settings.http.port, settings.http)]
+    app = create_app(services)
+    servers = [_server(app, settings.http.host, settings.http.port, settings.http)]
     if settings.ops.port:
         servers.append(_server(create_ops_app(services), settings.ops.host, settings.ops.port))
     running = [asyncio.create_task(server.serve()) for server in servers]
@@ -155,3 +176,4 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
     for server in servers:
         server.should_exit = True
     await asyncio.gather(*running)
+    await app.state.door.close()

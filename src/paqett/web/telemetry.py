@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Controller, Request, get
+from litestar import Controller, Request, get, post
 from litestar.datastructures import State
 from litestar.params import FromPath, FromQuery, QueryParameter
 
@@ -14,8 +14,9 @@ from paqett.errors import Invalid
 from paqett.plans import Plan
 from paqett.readings import read
 from paqett.readings.read import Latest, Rows, Span
-from paqett.web.auth import needs, principal_of
+from paqett.web.auth import needs, needs_device_or, principal_of
 from paqett.web.devices import PlainText, allowed
+from paqett.web.ingest import Stored, receive
 from paqett.web.times import moment, seconds, words
 
 _Request = Request[Any, Any, State]
@@ -29,10 +30,22 @@ class LatestRows(msgspec.Struct):
 
 
 class TelemetryController(Controller):
-    """Reads; never metered, always clamped to the tier's retention."""
+    """Ingest; and reads, never metered, always clamped to the tier's retention."""
 
     path = "/api/v1"
     tags = ["telemetry"]  # noqa: RUF012 - litestar reads it as a class attribute
+
+    @post(
+        "/devices/{device_id:str}/telemetry",
+        status_code=200,
+        **needs_device_or("telemetry:write"),
+    )
+    async def send(self, request: _Request, device_id: FromPath[str]) -> Stored:
+        """Store readings: JSON as over MQTT, NDJSON, or CSV `time,metric,value`; gzip or plain.
+
+        Answers after the commit, 200 when at least one point is stored or was there already.
+        """
+        return await receive(request, device_id)
 
     @get("/devices/{device_id:str}/telemetry", **needs("telemetry:read"))
     async def device_telemetry(

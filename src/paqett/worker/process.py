@@ -1,13 +1,14 @@
 """`paqett worker`: procrastinate's worker with our tasks, and a round of upkeep."""
 
 import asyncio
+from datetime import timedelta
 
 from procrastinate import App, RetryStrategy
 from prometheus_client import Gauge
 from psycopg import Error
 
 from paqett import jobs, log, moves, retention
-from paqett.app import Services, services, wait_for_database
+from paqett.app import Services, services, until_stopped, wait_for_database
 from paqett.db import transaction
 from paqett.errors import PaqettError
 from paqett.settings import Settings
@@ -20,6 +21,8 @@ _overdue = Gauge(
 )
 _RETRY = RetryStrategy(max_attempts=20, exponential_wait=3)
 _MOVES_EVERY_S = 2.0
+_FORGET_EVERY_S = 600.0
+_EXAMPLES_KEPT = timedelta(days=7)  # product contract §3: the rejection ledger
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -40,10 +43,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 _every(settings.worker.retention_every_s, watch_retention, open_services)
             ),
             asyncio.create_task(_every(_MOVES_EVERY_S, move_readings, open_services)),
+            asyncio.create_task(_every(_FORGET_EVERY_S, forget_examples, open_services)),
         ]
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait([working, stopping, *upkeep], return_when=asyncio.FIRST_COMPLETED)
-        for task in (working, stopping, *upkeep):
+        await until_stopped([working, *upkeep], stop)
+        for task in (working, *upkeep):
             task.cancel()
         for result in await asyncio.gather(working, *upkeep, return_exceptions=True):
             if isinstance(result, Exception):
@@ -85,6 +88,13 @@ async def watch_retention(open_services: Services) -> None:
         if state.oldest is not None:
             age = open_services.clock() - state.oldest
             _oldest.labels(state.name).set(age.total_seconds())
+
+
+async def forget_examples(open_services: Services) -> None:
+    """Refused payloads are kept for 7 days."""
+    before = open_services.clock() - _EXAMPLES_KEPT
+    async with transaction(open_services.pool) as conn:
+        await conn.execute(query("unscoped_forget_rejections"), {"before": before})
 
 
 async def move_readings(open_services: Services) -> None:

@@ -1,0 +1,55 @@
+-- name: usage_by_device
+-- Each of the account's devices over a stretch of hours.
+SELECT device_id AS device, sum(messages)::bigint AS messages, sum(points)::bigint AS points,
+       sum(bytes)::bigint AS bytes, sum(late)::bigint AS late, sum(duplicates)::bigint AS duplicates
+FROM usage_hour
+WHERE account_id = %(account)s AND hour >= %(from)s AND hour < %(to)s
+GROUP BY device_id ORDER BY device_id;
+
+-- name: usage_by_day
+-- The account's UTC days of receipt, newest first.
+SELECT to_char(day, 'YYYY-MM-DD') AS day, sum(messages)::bigint AS messages,
+       sum(points)::bigint AS points, sum(bytes)::bigint AS bytes, sum(late)::bigint AS late,
+       sum(duplicates)::bigint AS duplicates, sum(rejected)::bigint AS rejected
+FROM (
+    SELECT date_trunc('day', hour AT TIME ZONE 'UTC') AS day,
+           messages, points, bytes, late, duplicates, 0 AS rejected
+    FROM usage_hour WHERE account_id = %(account)s AND hour >= %(from)s AND hour < %(to)s
+    UNION ALL
+    SELECT date_trunc('day', hour AT TIME ZONE 'UTC'), 0, 0, 0, 0, 0, points
+    FROM rejection_hour WHERE account_id = %(account)s AND hour >= %(from)s AND hour < %(to)s
+) AS counted
+GROUP BY counted.day ORDER BY counted.day DESC;
+
+-- name: rejections_by_code
+-- How many of the account's points were refused, for each code.
+SELECT code, sum(points)::bigint AS points FROM rejection_hour
+WHERE account_id = %(account)s AND hour >= %(from)s AND hour < %(to)s
+GROUP BY code ORDER BY code;
+
+-- name: late_left
+-- The account's late bucket as the last flush left it.
+SELECT late_left, late_at FROM allowance WHERE account_id = %(account)s;
+
+-- name: rejection_hours
+-- A page of the account's refusals, newest hour first.
+SELECT device_id AS device, hour, code, points FROM rejection_hour
+WHERE account_id = %(account)s
+  AND (%(devices)s::text[] IS NULL OR device_id = ANY (%(devices)s))
+  AND (%(code)s::text IS NULL OR code = %(code)s)
+  AND (%(after_hour)s::timestamptz IS NULL OR hour < %(after_hour)s
+       OR hour = %(after_hour)s AND (device_id, code) > (%(after_device)s, %(after_code)s))
+ORDER BY hour DESC, device_id, code LIMIT %(limit)s;
+
+-- name: rejection_examples
+-- The examples of a page of the account's refusals.
+SELECT r.device_id, r.hour, r.code, r.time, r.topic, r.metric, r.detail, r.payload, r.payload_bytes
+FROM unnest(%(devices)s::text[], %(hours)s::timestamptz[], %(codes)s::text[])
+    AS t (device_id, hour, code)
+JOIN rejection AS r ON r.account_id = %(account)s AND r.device_id = t.device_id
+    AND r.hour = t.hour AND r.code = t.code
+ORDER BY r.id;
+
+-- name: unscoped_forget_rejections
+-- Examples are kept 7 days, whosesoever they are.
+DELETE FROM rejection WHERE hour < %(before)s;

@@ -1,0 +1,340 @@
+"""A flush in memory: every message read, judged against its plan, and put where it belongs."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from paqett.readings.decode import Decoded, Point, Rejection, Value, decode
+from paqett.readings.directory import Entry
+from paqett.readings.forms import decode_csv, decode_lines
+from paqett.readings.incoming import ATTRIBUTES, TELEMETRY, Incoming
+from paqett.readings.ledger import Ledger
+from paqett.readings.limits import LATE_US, SLOT_US
+from paqett.readings.plain import Columns, read_plain
+from paqett.readings.rows import TextRow
+
+AHEAD_US = 600_000_000
+"""A reading is at most 10 minutes ahead of its receipt (product contract §3)."""
+
+Where = tuple[str, str | None]  # the tier that takes a reading, and the one it is moving from
+
+
+class _Used:
+    """What one device's messages come to in this flush; times in µs."""
+
+    __slots__ = ("bytes", "duplicates", "first_us", "last_us", "late", "messages", "points")
+
+    def __init__(self) -> None:
+        self.messages = self.points = self.bytes = self.duplicates = self.late = 0
+        self.first_us = self.last_us = 0
+
+    def note_fresh(self, received_us: int) -> None:
+        if not self.first_us:
+            self.first_us = received_us
+        self.last_us = received_us
+
+
+class _Read(NamedTuple):
+    """A message the fast path would not take, decoded; its points wait for their series."""
+
+    number: int
+    entry: Entry
+    decoded: Decoded
+
+
+class OverQuota(NamedTuple):
+    """A point past its account's quota: stored if it is the first of its series in its slot."""
+
+    number: int
+    entry: Entry
+    series_id: int
+    time_us: int
+    metric: str
+    value: Value
+    item: int
+
+
+class Batch:
+    """`messages` and, in parallel, their devices' entries; None for a device that is not known."""
+
+    def __init__(self, messages: Sequence[Incoming], entries: list[Entry | None]) -> None:
+        self._messages = messages
+        self._entries = entries
+        self._reading: list[_Read] = []
+        self.accounts = [0 if entry is None else entry.account_id for entry in entries]
+        self.columns: dict[Where, Columns] = defaultdict(Columns)
+        self.texts: dict[Where, list[TextRow]] = defaultdict(list)
+        self.over_quota: dict[Where, list[OverQuota]] = defaultdict(list)
+        self.attributes: list[tuple[Entry, Incoming]] = []
+        self.used: dict[Entry, _Used] = defaultdict(_Used)
+        self.ledger = Ledger()
+        self.unknown = entries.count(None)
+
+    def known(self) -> set[Entry]:
+        """The devices this batch is of."""
+        return {entry for entry in self._entries if entry is not None}
+
+    def refuse(self, entry: Entry, message: Incoming, rejection: Rejection) -> None:
+        """Note a refusal; it costs nothing but itself."""
+        self.ledger.add(entry, message, rejection)
+
+    def read(self) -> None:
+        """Decode every message; what is plain stands in `columns` afterwards."""
+        for number, (message, entry) in enumerate(zip(self._messages, self._entries, strict=True)):
+            if entry is not None:
+                self._read(number, message, entry)
+
+    def _read(self, number: int, message: Incoming, entry: Entry) -> None:
+        received_us = message.received_us
+        used = self.used[entry]
+        used.messages += 1
+        used.bytes += len(message.payload)
+        entry.used_at_us = received_us
+        if message.report is not None:
+            message.report.accepted = message.report.duplicates = 0
+            message.report.rejected.clear()
+        if entry.plan is not None and len(message.payload) > entry.plan.message_bytes:
+            detail = f"{len(message.payload)} bytes; the plan allows {entry.plan.message_bytes}"
+            self.refuse(entry, message, Rejection(0, None, "payload_too_large", detail))
+        elif message.topic == TELEMETRY and message.form == "json":
+            if not self._take_plain(number, message, entry, used):
+                self._decode(number, message, entry, used)
+        elif message.topic.startswith(TELEMETRY) and message.topic[9:10] in ("", "/"):
+            self._decode(number, message, entry, used)
+        elif message.topic == ATTRIBUTES:
+            self.attributes.append((entry, message))
+        else:
+            detail = "a device publishes to telemetry, telemetry/… and attributes"
+            self.refuse(entry, message, Rejection(0, None, "bad_topic", detail))
+
+    def _take_plain(self, number: int, message: Incoming, entry: Entry, used: _Used) -> bool:
+        """The fast path; false where the message must go the other way."""
+        columns = self.columns[entry.tier, entry.moving_from]
+        before = len(columns.series)
+        received_us = message.received_us
+        span = read_plain(
+            message.payload, entry, received_us, received_us + AHEAD_US, number, columns
+        )
+        if span is None:
+            return False
+        points = len(columns.series) - before
+        oldest_us, newest_us = span
+        late_us = received_us - LATE_US
+        if not points:
+            return True
+        if oldest_us >= late_us:
+            if entry.limited and not self._admit_fresh(entry, newest_us, received_us, points):
+                columns.cut(before)
+                return False
+            used.note_fresh(received_us)
+        elif newest_us < late_us:
+            if entry.limited and not entry.gate.admit_late(points):
+                columns.cut(before)
+                return False
+            used.late += points
+        else:
+            columns.cut(before)
+            return False
+        used.points += points
+        if message.report is not None:
+            message.report.accepted += points
+        return True
+
+    def _admit_fresh(self, entry: Entry, newest_us: int, received_us: int, points: int) -> bool:
+        if not entry.gate.admit(points):
+            return False
+        if entry.bucket is None or entry.bucket.take(min(newest_us, received_us)):
+            return True
+        for _ in range(points):
+            entry.gate.take_back(late=False)
+        return False
+
+    def _decode(self, number: int, message: Incoming, entry: Entry, used: _Used) -> None:
+        """The other way: refusals are noted, points wait in `_reading` for their series."""
+        decoded = _decode_any(message, entry)
+        for rejection in decoded.rejections:
+            self.refuse(entry, message, rejection)
+        if not decoded.points:
+            return
+        received_us = message.received_us
+        late_us = received_us - LATE_US
+        newest_us = max(point[0] for point in decoded.points)
+        if newest_us >= late_us:
+            limited = entry.limited and entry.bucket is not None
+            if limited and not entry.bucket.take(min(newest_us, received_us)):
+                self._refuse_rate(entry, message, decoded, late_us)
+            else:
+                used.note_fresh(received_us)
+        if decoded.points:
+            self._reading.append(_Read(number, entry, decoded))
+
+    def _refuse_rate(self, entry: Entry, message: Incoming, decoded: Decoded, late_us: int) -> None:
+        """Fresh points of a message too many; late ones do not draw on the rate."""
+        pairs = zip(decoded.points, decoded.indexes, strict=True)
+        late = [(point, index) for point, index in pairs if point[0] < late_us]
+        lost = len(decoded.points) - len(late)
+        rate = entry.plan.messages_per_second if entry.plan else None
+        detail = f"more than {rate} messages a second"
+        self.refuse(entry, message, Rejection(0, None, "rate_limited", detail, lost))
+        decoded.points[:] = [point for point, _ in late]
+        decoded.indexes[:] = [index for _, index in late]
+
+    def unseen(self) -> dict[tuple[Entry, str], str]:
+        """Metrics these devices do not have yet, with the kind of their first value."""
+        found: dict[tuple[Entry, str], str] = {}
+        for _, entry, decoded in self._reading:
+            for _, metric, value in decoded.points:
+                if metric not in entry.series:
+                    found.setdefault((entry, metric), kind_of(value))
+        return found
+
+    def place(self) -> None:
+        """Put what was decoded the long way where it belongs, now that its series exist."""
+        for number, entry, decoded in self._reading:
+            for point, index in zip(decoded.points, decoded.indexes, strict=True):
+                self._place(number, entry, point, index)
+        if self._reading:
+            self._restore_order()
+
+    def _restore_order(self) -> None:
+        """Rows stand in the order of their messages: of equal identities the first stays."""
+        for columns in self.columns.values():
+            if any(a > b for a, b in zip(columns.numbers, columns.numbers[1:], strict=False)):
+                order = sorted(range(len(columns.numbers)), key=columns.numbers.__getitem__)
+                for name in ("series", "times", "values", "numbers"):
+                    column = getattr(columns, name)
+                    setattr(columns, name, [column[place] for place in order])
+
+    def _place(self, number: int, entry: Entry, point: Point, index: int) -> None:
+        time_us, metric, value = point
+        message = self._messages[number]
+        known = entry.series.get(metric)
+        if known is None:
+            most = entry.plan.metrics_per_device if entry.plan else None
+            detail = f"the plan allows {most} metrics for a device"
+            self.refuse(entry, message, Rejection(index, metric, "metric_limit", detail))
+            return
+        series_id, kind = known
+        if kind_of(value) != kind:
+            detail = f"the metric is a {kind}; its kind can be changed"
+            self.refuse(entry, message, Rejection(index, metric, "type_conflict", detail))
+            return
+        late = time_us < message.received_us - LATE_US
+        if entry.limited:
+            if late and not entry.gate.admit_late(1):
+                detail = "the late bucket is empty"
+                self.refuse(entry, message, Rejection(index, metric, "quota_exceeded", detail))
+                return
+            if not late and not entry.gate.admit(1):
+                over = OverQuota(number, entry, series_id, time_us, metric, value, index)
+                self.over_quota[entry.tier, entry.moving_from].append(over)
+                return
+        self._keep(number, entry, series_id, time_us, value, late=late)
+
+    def _keep(
+        self, number: int, entry: Entry, series_id: int, time_us: int, value: Value, *, late: bool
+    ) -> None:
+        where = entry.tier, entry.moving_from
+        if isinstance(value, str):
+            self.texts[where].append((series_id, time_us, number, value))
+        else:
+            self.columns[where].add(series_id, time_us, value, number)
+        used = self.used[entry]
+        used.points += 1
+        used.late += late
+        report = self._messages[number].report
+        if report is not None:
+            report.accepted += 1
+
+    def thin(self, where: Where, points: list[OverQuota], filled: set[tuple[int, int]]) -> None:
+        """Keep the first point of each slot that is not `filled`, until the hard stop."""
+        wanted = {point.series_id for point in points}
+        columns = self.columns[where]
+        for series_id, time_us in zip(columns.series, columns.times, strict=True):
+            if series_id in wanted:
+                filled.add((series_id, time_us // SLOT_US * SLOT_US))
+        for series_id, time_us, *_ in self.texts[where]:
+            filled.add((series_id, time_us // SLOT_US * SLOT_US))
+        for point in points:
+            slot = point.series_id, point.time_us // SLOT_US * SLOT_US
+            entry, message = point.entry, self._messages[point.number]
+            if slot in filled:
+                detail = "past the day's quota: one reading of a series is kept in 5 minutes"
+                rejection = Rejection(point.item, point.metric, "quota_thinned", detail)
+                self.refuse(entry, message, rejection)
+            elif not entry.gate.admit_thinned():
+                detail = "150 % of the day's quota is used"
+                rejection = Rejection(point.item, point.metric, "quota_exceeded", detail)
+                self.refuse(entry, message, rejection)
+            else:
+                filled.add(slot)
+                self._keep(
+                    point.number, entry, point.series_id, point.time_us, point.value, late=False
+                )
+
+    def note_duplicates(self, again: Iterable[tuple[int, int]]) -> None:
+        """Take back what was admitted: (message, time in µs) of points that were there already."""
+        for number, time_us in again:
+            entry, message = self._entries[number], self._messages[number]
+            if entry is None:
+                continue
+            late = time_us < message.received_us - LATE_US
+            used = self.used[entry]
+            used.points -= 1
+            used.duplicates += 1
+            used.late -= late
+            if entry.limited:
+                entry.gate.take_back(late=late)
+            if message.report is not None:
+                message.report.accepted -= 1
+                message.report.duplicates += 1
+
+    def usage_columns(self) -> dict[str, object]:
+        """What `count_usage` takes, by device."""
+        entries, used = list(self.used), list(self.used.values())
+        buckets = [entry.bucket for entry in entries]
+        return {
+            "accounts": [entry.account_id for entry in entries],
+            "devices": [entry.device_id for entry in entries],
+            "messages": [u.messages for u in used],
+            "points": [u.points for u in used],
+            "bytes": [u.bytes for u in used],
+            "duplicates": [u.duplicates for u in used],
+            "late": [u.late for u in used],
+            "first_fresh": [_moment(u.first_us) for u in used],
+            "last_fresh": [_moment(u.last_us) for u in used],
+            "tokens": [None if b is None else b.tokens for b in buckets],
+            "tokens_at": [None if b is None else _moment(b.at_us) for b in buckets],
+        }
+
+
+def kind_of(value: Value) -> str:
+    """The kind a metric gets from its first value."""
+    if value is True or value is False:
+        return "boolean"
+    return "text" if type(value) is str else "number"
+
+
+def _decode_any(message: Incoming, entry: Entry) -> Decoded:
+    received_us = message.received_us
+    oldest_us, newest_us = received_us - entry.retention_us, received_us + AHEAD_US
+    if message.form == "ndjson":
+        return decode_lines(
+            message.payload, received_us=received_us, oldest_us=oldest_us, newest_us=newest_us,
+            use_device_clock=entry.use_device_clock,
+        )  # fmt: skip
+    if message.form == "csv":
+        return decode_csv(
+            message.payload, received_us=received_us, oldest_us=oldest_us, newest_us=newest_us,
+            use_device_clock=entry.use_device_clock,
+        )  # fmt: skip
+    return decode(
+        message.payload, received_us=received_us, oldest_us=oldest_us, newest_us=newest_us,
+        path=message.topic[10:] or ("/" if message.topic[9:] else ""),
+        use_device_clock=entry.use_device_clock,
+    )  # fmt: skip
+
+
+def _moment(time_us: int) -> datetime | None:
+    return datetime.fromtimestamp(time_us / 1e6, UTC) if time_us else None

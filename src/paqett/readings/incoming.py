@@ -1,0 +1,88 @@
+"""What comes through a door, and what became of it."""
+
+from collections import Counter
+
+import msgspec
+
+from paqett.readings.decode import MAX_ITEMS, Rejection
+
+TELEMETRY = "telemetry"
+ATTRIBUTES = "attributes"
+
+
+class Report(msgspec.Struct):
+    """One message's fate in points, for a sender who waits for it."""
+
+    accepted: int = 0
+    duplicates: int = 0
+    rejected: list[Rejection] = []
+
+
+class Incoming(msgspec.Struct, eq=False):
+    """A message as it came.
+
+    `topic` is what follows the device in the MQTT topic; over HTTP it is `telemetry`. `received_us`
+    is the time of receipt in µs since 1970, strictly increasing for the device at its door (see
+    `Receipts`). `form` is how the payload is written: json, ndjson or csv. With a `report` the
+    message's own fate is noted there too.
+    """
+
+    device_id: str
+    topic: str
+    payload: bytes
+    received_us: int
+    form: str = "json"
+    report: Report | None = None
+
+
+class Refusals(msgspec.Struct):
+    """Points of one device refused for one code; times of receipt in µs.
+
+    `limit` is the plan's figure that was passed, `resets_us` when it holds no longer.
+    """
+
+    points: int = 0
+    first_us: int = 0
+    last_us: int = 0
+    limit: int | None = None
+    resets_us: int | None = None
+
+
+class Outcome(msgspec.Struct):
+    """What became of a batch, in points; a message of an unknown device counts as `unknown`.
+
+    `lags_us` holds, for each stored number, how long before its receipt it was measured.
+    """
+
+    stored: int = 0
+    duplicates: int = 0
+    unknown: int = 0
+    rejected: Counter[str] = msgspec.field(default_factory=Counter)
+    refusals: dict[tuple[str, str], Refusals] = {}
+    measured_us: list[object] = []
+
+
+class Receipts:
+    """Times of receipt in µs, strictly increasing for each device.
+
+    Item i takes the time i µs later, so a message takes as many times as it may have items. What
+    is stamped here stays so in the spool and through every repetition of a flush.
+    """
+
+    def __init__(self) -> None:
+        self._next: dict[str, int] = {}
+        self._swept_us = 0
+
+    def stamp(self, device_id: str, payload: bytes, now_us: int, form: str = "json") -> int:
+        """The time of receipt of `payload`, `now_us` or the next free one."""
+        received_us = max(now_us, self._next.get(device_id, 0))
+        items = 1
+        if form != "json":
+            items += payload.count(b"\n")
+        elif payload[:1] != b"{":
+            items = MAX_ITEMS
+        self._next[device_id] = received_us + items
+        if len(self._next) > 100_000 and now_us - self._swept_us > 1_000_000:
+            self._swept_us = now_us
+            self._next = {key: free for key, free in self._next.items() if free > now_us}
+        return received_us

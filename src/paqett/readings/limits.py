@@ -1,0 +1,198 @@
+"""What a plan allows: message rate, daily quota with thinning, late bucket (product contract, §5).
+
+The state stands in the database, is read and written in the transaction of the readings, and is
+therefore the same through every door, for any number of processes and after a restart. An account's
+row of `allowance` is locked from the look to the commit. Devices' message rates stand in
+`usage_hour`, which a flush writes anyway; a process that was the last to charge an account knows
+them and need not read them again.
+
+All times are µs since 1970, all amounts points unless said otherwise. What is admitted is taken
+back where it turns out to be a duplicate: duplicates are free.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from math import inf
+
+from paqett.db import Connection
+from paqett.plans import Plan
+from paqett.readings.directory import Directory, Entry
+from paqett.sqlfiles import query
+
+LATE_US = 300_000_000
+"""Older than 5 minutes at receipt: drawn from the late bucket, never from rate or quota."""
+SLOT_US = 300_000_000
+"""Past 100 % of the quota the first reading of a series in each aligned 5 minutes is kept."""
+_HARD_STOP = 1.5
+_DAY_US = 86_400_000_000
+_NO_LIMIT = 1 << 60
+
+
+class Bucket:
+    """A device's message rate: `burst` messages, refilled at `rate` a second.
+
+    Its clock is the time the readings were taken, never later than their receipt: a device that
+    kept its rate while it was cut off may send what it kept at any speed.
+    """
+
+    __slots__ = ("at_us", "burst", "rate", "tokens")
+
+    def __init__(self, rate: float, burst: float, tokens: float, at_us: int) -> None:
+        self.rate, self.burst = rate, burst
+        self.tokens, self.at_us = tokens, at_us
+
+    def take(self, at_us: int) -> bool:
+        """One message of readings taken at `at_us`; false where there is none left."""
+        if at_us > self.at_us:
+            self.tokens = min(
+                self.burst, self.tokens + (at_us - self.at_us) * self.rate / 1_000_000
+            )
+            self.at_us = at_us
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+class Gate:
+    """One account during one flush. `used` are the day's points without late ones."""
+
+    __slots__ = (
+        "_kept_day",
+        "account_id",
+        "day",
+        "hard",
+        "late_at_us",
+        "late_left",
+        "limit",
+        "used",
+    )
+
+    def __init__(self, account_id: int, plan: Plan, row: dict[str, object], now_us: int) -> None:
+        self.account_id = account_id
+        self.day = now_us // _DAY_US
+        self.limit = _NO_LIMIT if plan.points_per_day is None else plan.points_per_day
+        self.hard = int(self.limit * _HARD_STOP)
+        self.used: int = row["used"]  # type: ignore[assignment]
+        self._kept_day: bool = row["past"]  # type: ignore[assignment]
+        most = inf if plan.late_days is None else float(self.limit * plan.late_days)
+        late_at_us: int = row["late_at_us"] or now_us  # type: ignore[assignment]
+        left = most if row["late_left"] is None else float(row["late_left"])  # type: ignore[arg-type]
+        refilled = max(0, now_us - late_at_us) * self.limit / _DAY_US
+        self.late_left = min(most, left + refilled)
+        self.late_at_us = max(late_at_us, now_us)
+
+    def admit(self, points: int) -> bool:
+        """Fresh points within the quota, all or none."""
+        if self.used + points > self.limit:
+            return False
+        self.used += points
+        return True
+
+    def admit_thinned(self) -> bool:
+        """One point past the quota, before the hard stop."""
+        if self.used >= self.hard:
+            return False
+        self.used += 1
+        return True
+
+    def admit_late(self, points: int) -> bool:
+        """Late points, all or none."""
+        if self.late_left < points:
+            return False
+        self.late_left -= points
+        return True
+
+    def take_back(self, *, late: bool) -> None:
+        """A point that was admitted and is a duplicate, or was refused after all."""
+        if late:
+            self.late_left += 1
+        else:
+            self.used -= 1
+
+    @property
+    def resets_us(self) -> int:
+        """When the day's quota begins anew."""
+        return (self.day + 1) * _DAY_US
+
+    def columns(self) -> tuple[int, datetime, int | None, float, datetime]:
+        """Account, day, used (None: another day's, not to be written), late left, at."""
+        day = datetime.fromtimestamp(self.day * 86_400, UTC)
+        at = datetime.fromtimestamp(self.late_at_us / 1e6, UTC)
+        return self.account_id, day, None if self._kept_day else self.used, self.late_left, at
+
+
+async def open_gates(
+    conn: Connection, directory: Directory, entries: Iterable[Entry], now_us: int
+) -> dict[int, Gate]:
+    """Lock the allowances of the entries' accounts, where their plans limit anything.
+
+    `now_us` is a time of receipt; it decides the day. Sets each entry's `gate` and `bucket`.
+    """
+    limited = [entry for entry in entries if entry.limited]
+    plans = {entry.account_id: entry.plan for entry in limited if entry.plan is not None}
+    if not plans:
+        return {}
+    values = {
+        "accounts": sorted(plans),
+        "day": datetime.fromtimestamp(now_us // _DAY_US * 86_400, UTC),
+        "now": datetime.fromtimestamp(now_us / 1e6, UTC),
+        "writer": directory.writer,
+    }
+    rows = await (await conn.execute(query("lock_allowances"), values)).fetchall()
+    if len(rows) < len(plans):
+        await conn.execute(query("make_allowances"), values)
+        rows = await (await conn.execute(query("lock_allowances"), values)).fetchall()
+    gates, known = {}, set()
+    for row in rows:
+        account_id = row["account_id"]
+        gates[account_id] = Gate(account_id, plans[account_id], row, now_us)
+        if row["mine"]:
+            known.add(account_id)
+    stale = [entry for entry in limited if entry.bucket is None or entry.account_id not in known]
+    if stale:
+        await _load_buckets(conn, stale, values["now"], now_us)
+    for entry in limited:
+        entry.gate = gates.get(entry.account_id)
+    return gates
+
+
+async def _load_buckets(conn: Connection, entries: list[Entry], now: object, now_us: int) -> None:
+    found = await conn.execute(
+        query("message_tokens"),
+        {
+            "accounts": [entry.account_id for entry in entries],
+            "devices": [entry.device_id for entry in entries],
+            "now": now,
+        },
+    )
+    rows = {row["device_id"]: row for row in await found.fetchall()}
+    for entry in entries:
+        plan = entry.plan
+        if plan is None or plan.messages_per_second is None:
+            continue
+        rate = plan.messages_per_second
+        burst = plan.message_burst or rate
+        row = rows.get(entry.device_id)
+        if row is None:
+            entry.bucket = Bucket(rate, burst, burst, now_us)
+        else:
+            entry.bucket = Bucket(rate, burst, row["tokens"], row["tokens_at_us"])
+
+
+async def save_gates(conn: Connection, directory: Directory, gates: dict[int, Gate]) -> None:
+    """Leave what the flush has used, once its duplicates are known."""
+    if not gates:
+        return
+    accounts, days, used, left, at = zip(*(gate.columns() for gate in gates.values()), strict=True)
+    await conn.execute(
+        query("save_allowances"),
+        {
+            "accounts": list(accounts),
+            "days": list(days),
+            "used": list(used),
+            "late_left": list(left),
+            "late_at": list(at),
+            "writer": directory.writer,
+        },
+    )

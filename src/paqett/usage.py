@@ -1,0 +1,204 @@
+"""What an account has used of its plan, and what was refused. A point is one metric value."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from paqett.accounts import Account
+from paqett.db import Connection
+from paqett.errors import Invalid
+from paqett.plans import Plan
+from paqett.sqlfiles import query
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """Messages, points stored (late ones too), bytes received, duplicates; refused by code."""
+
+    messages: int
+    points: int
+    bytes: int
+    late: int
+    duplicates: int
+    rejected: dict[str, int]
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """Points of the UTC day that count against the plan; None is no limit."""
+
+    used: int
+    limit: int | None
+    percent: float | None
+    resets_at: datetime
+
+
+class LateBucket(msgspec.Struct, frozen=True):
+    """Points older than 5 minutes at receipt that may still be sent; None is no limit."""
+
+    left: int | None
+    limit: int | None
+
+
+class DeviceUsage(msgspec.Struct, frozen=True):
+    """One device's part of a day."""
+
+    device: str
+    messages: int
+    points: int
+    bytes: int
+    late: int
+    duplicates: int
+
+
+class Day(msgspec.Struct, frozen=True):
+    """A UTC day of receipt."""
+
+    day: str
+    messages: int
+    points: int
+    bytes: int
+    late: int
+    duplicates: int
+    rejected: int
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Today by device, and the days before, newest first."""
+
+    plan: str
+    today: Counted
+    quota: Quota
+    late_bucket: LateBucket
+    devices: list[DeviceUsage]
+    days: list[Day]
+
+
+class Example(msgspec.Struct, frozen=True):
+    """A refused message: at most 4 KB of its payload; `payload_bytes` is the whole one's size."""
+
+    time: datetime
+    topic: str
+    metric: str | None
+    detail: str
+    payload: str
+    payload_bytes: int
+
+
+class RejectionHour(msgspec.Struct, frozen=True):
+    """Points of one device refused for one code in one hour of receipt, with some examples."""
+
+    device: str
+    hour: datetime
+    code: str
+    points: int
+    examples: list[Example]
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A list answer; `next_cursor` is None on the last page."""
+
+    items: list[RejectionHour]
+    next_cursor: str | None
+
+
+async def today(conn: Connection, account: Account, plan: Plan, now: datetime, days: int) -> Usage:
+    """Usage of the UTC day of `now` and of the `days` days before."""
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    values = {"account": account.id, "from": midnight, "to": midnight + timedelta(days=1)}
+    by_device = await (await conn.execute(query("usage_by_device"), values)).fetchall()
+    refused = await (await conn.execute(query("rejections_by_code"), values)).fetchall()
+    past = {**values, "from": midnight - timedelta(days=days), "to": midnight}
+    by_day = await (await conn.execute(query("usage_by_day"), past)).fetchall()
+    total = {
+        name: sum(row[name] for row in by_device)
+        for name in ("messages", "points", "bytes", "late", "duplicates")
+    }
+    return Usage(
+        plan.name,
+        Counted(**total, rejected={row["code"]: row["points"] for row in refused}),
+        _quota(plan, total["points"] - total["late"], midnight + timedelta(days=1)),
+        await _late_bucket(conn, account, plan, now),
+        [msgspec.convert(row, DeviceUsage) for row in by_device],
+        [msgspec.convert(row, Day) for row in by_day],
+    )
+
+
+def _quota(plan: Plan, used: int, resets_at: datetime) -> Quota:
+    limit = plan.points_per_day
+    percent = None if not limit else round(100 * used / limit, 2)
+    return Quota(used, limit, percent, resets_at)
+
+
+async def _late_bucket(conn: Connection, account: Account, plan: Plan, now: datetime) -> LateBucket:
+    if plan.points_per_day is None or plan.late_days is None:
+        return LateBucket(None, None)
+    limit = plan.points_per_day * plan.late_days
+    found = await conn.execute(query("late_left"), {"account": account.id})
+    row = await found.fetchone()
+    if row is None or row["late_left"] is None:
+        return LateBucket(limit, limit)
+    passed_s = max(0.0, (now - row["late_at"]).total_seconds())
+    left = row["late_left"] + passed_s * plan.points_per_day / 86_400
+    return LateBucket(int(min(limit, left)), limit)
+
+
+async def rejections(
+    conn: Connection, account: Account, *, devices: list[str] | None, code: str | None,
+    limit: int, cursor: str | None,
+) -> Page:  # fmt: skip
+    """Refusals by device, hour and code, newest hour first. Raises `Invalid` for a bad cursor."""
+    after = _read_cursor(cursor)
+    values = {
+        "account": account.id, "devices": devices, "code": code, "limit": limit + 1,
+        "after_hour": after[0], "after_device": after[1], "after_code": after[2],
+    }  # fmt: skip
+    rows = await (await conn.execute(query("rejection_hours"), values)).fetchall()
+    page = rows[:limit]
+    examples = await _examples(conn, account, page)
+    items = [
+        RejectionHour(
+            row["device"], row["hour"], row["code"], row["points"],
+            examples.get((row["device"], row["hour"], row["code"]), []),
+        )
+        for row in page
+    ]  # fmt: skip
+    return Page(items, _write_cursor(items[-1]) if len(rows) > limit else None)
+
+
+async def _examples(
+    conn: Connection, account: Account, page: list[dict[str, Any]]
+) -> dict[tuple[str, datetime, str], list[Example]]:
+    found = await conn.execute(
+        query("rejection_examples"),
+        {
+            "account": account.id,
+            "devices": [row["device"] for row in page],
+            "hours": [row["hour"] for row in page],
+            "codes": [row["code"] for row in page],
+        },
+    )
+    examples: dict[tuple[str, datetime, str], list[Example]] = {}
+    for row in await found.fetchall():
+        kept = examples.setdefault((row["device_id"], row["hour"], row["code"]), [])
+        text = bytes(row["payload"]).decode("utf-8", "replace")
+        kept.append(
+            Example(
+                row["time"], row["topic"], row["metric"], row["detail"], text, row["payload_bytes"]
+            )
+        )
+    return examples
+
+
+def _write_cursor(last: RejectionHour) -> str:
+    return urlsafe_b64encode(f"{last.hour.isoformat()} {last.device} {last.code}".encode()).decode()
+
+
+def _read_cursor(cursor: str | None) -> tuple[datetime | None, str | None, str | None]:
+    if cursor is None:
+        return None, None, None
+    try:
+        hour, device, code = urlsafe_b64decode(cursor).decode().split(" ")
+        return datetime.fromisoformat(hour), device, code
+    except ValueError:
+        raise Invalid("The cursor is not one of ours.", field="cursor") from None

@@ -1,0 +1,146 @@
+"""POST `/devices/{id}/telemetry`: readings over HTTP, through the writer that MQTT uses."""
+
+import zlib
+from datetime import datetime, timedelta
+from math import ceil
+from typing import Any
+
+import msgspec
+from litestar import Request
+from litestar.datastructures import State
+
+from paqett import db, devices
+from paqett.app import Services
+from paqett.errors import Problem, TooLarge, UnsupportedMediaType
+from paqett.plans import Plan
+from paqett.readings.decode import Rejection
+from paqett.readings.incoming import Report
+from paqett.web.auth import principal_of
+from paqett.web.devices import allowed
+
+_FORMS = {
+    "": "json",
+    "application/json": "json",
+    "text/json": "json",
+    "text/plain": "json",
+    # what curl -d says where nobody told it otherwise
+    "application/x-www-form-urlencoded": "json",
+    "application/x-ndjson": "ndjson",
+    "application/ndjson": "ndjson",
+    "application/jsonl": "ndjson",
+    "text/csv": "csv",
+}
+_STATUS = {
+    "payload_too_large": 413,
+    "rate_limited": 429,
+    "quota_thinned": 429,
+    "quota_exceeded": 429,
+    "device_disabled": 403,
+    "account_closing": 403,
+}
+_MOST_BYTES = 1_048_576
+
+
+class Refused(msgspec.Struct):
+    """One refusal; `index` is the item's place in the request."""
+
+    index: int
+    metric: str | None
+    code: str
+    detail: str
+
+
+class Stored(msgspec.Struct):
+    """What became of a request, in points; one `Refused` for each refusal."""
+
+    accepted: int
+    duplicates: int
+    rejected: list[Refused]
+
+
+async def receive(request: Request[Any, Any, State], device_id: str) -> Stored:
+    """Store the request's readings; raises a `Problem` with the first code where none is."""
+    services: Services = request.app.state.services
+    principal = principal_of(request)
+    allowed(principal, device_id)
+    form = _form(request)
+    plan = services.plans.get(principal.account.plan)
+    most = plan.message_bytes if plan is not None else _MOST_BYTES
+    body = _plain(await request.body(), request.headers.get("content-encoding", ""), most)
+    async with db.transaction(services.pool) as conn:
+        await devices.get(conn, principal.account, device_id)
+    report = await request.app.state.door.store(device_id, body, form)
+    if not report.accepted and not report.duplicates:
+        raise _problem(report, plan, services.clock())
+    return Stored(report.accepted, report.duplicates, _refusals(report))
+
+
+def _form(request: Request[Any, Any, State]) -> str:
+    name = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if name not in _FORMS:
+        raise UnsupportedMediaType("Send application/json, application/x-ndjson or text/csv.")
+    return _FORMS[name]
+
+
+def _plain(body: bytes, encoding: str, most: int) -> bytes:
+    """The body without its compression, a byte more than `most` at most: that is refused anyway."""
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip"):
+        raise UnsupportedMediaType("Content-Encoding is gzip or none.")
+    if len(body) > _MOST_BYTES:
+        raise TooLarge("The body is larger than 1 MiB.")
+    try:
+        inflating = zlib.decompressobj(wbits=31)
+        plain = inflating.decompress(body, most + 1)
+        if not inflating.eof and len(plain) <= most:
+            raise _Unprocessable("bad_json", "The gzip body is cut short.", [])
+    except zlib.error:
+        raise _Unprocessable("bad_json", "The body is not gzip.", []) from None
+    return plain
+
+
+class _Unprocessable(Problem):
+    """None of a request's readings is stored; `code` is the first refusal's."""
+
+    title = "No reading stored"
+
+    def __init__(
+        self, code: str, detail: str, rejected: list[Refused], headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(detail, extra={"rejected": rejected}, headers=headers)
+        self.code = code
+        self.status = _STATUS.get(code, 422)
+
+
+def _refusals(report: Report) -> list[Refused]:
+    return [Refused(r.index, r.metric, r.code, r.detail) for r in report.rejected]
+
+
+def _problem(report: Report, plan: Plan | None, now: datetime) -> Problem:
+    if not report.rejected:
+        return _Unprocessable("bad_json", "The body holds no readings.", [])
+    first = report.rejected[0]
+    headers = {} if plan is None else _limits(first, plan, now)
+    return _Unprocessable(first.code, f"{first.detail}.", _refusals(report), headers)
+
+
+def _limits(first: Rejection, plan: Plan, now: datetime) -> dict[str, str]:
+    """Which limit, and when it holds no longer (draft-ietf-httpapi-ratelimit-headers-10)."""
+    if first.code == "rate_limited" and plan.messages_per_second:
+        burst = plan.message_burst or plan.messages_per_second
+        wait_s = ceil(1 / plan.messages_per_second)
+        policy = f'"messages";q={burst};w={ceil(burst / plan.messages_per_second)}'
+        name = "messages"
+    elif first.code in ("quota_thinned", "quota_exceeded") and plan.points_per_day:
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        wait_s = ceil((midnight - now).total_seconds())
+        policy, name = f'"points";q={plan.points_per_day};w=86400', "points"
+    else:
+        return {}
+    return {
+        "Retry-After": str(wait_s),
+        "RateLimit-Policy": policy,
+        "RateLimit": f'"{name}";r=0;t={wait_s}',
+    }
