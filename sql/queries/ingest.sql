@@ -98,11 +98,14 @@ WHERE t.series_id = s.series_id AND t.time = s.time AND t.account_id = s.account
 INSERT INTO usage_hour AS u (account_id, device_id, hour, messages, points, bytes, duplicates, late,
                              arrivals, first_fresh_at, last_fresh_at, tokens, tokens_at)
 SELECT account_id, device_id, %(hour)s, messages, points, bytes, duplicates, late,
-       (last_fresh IS NOT NULL)::int, first_fresh, last_fresh, tokens, tokens_at
+       (last_fresh IS NOT NULL)::int,
+       'epoch'::timestamptz + first_fresh * interval '1 microsecond',
+       'epoch'::timestamptz + last_fresh * interval '1 microsecond',
+       tokens, 'epoch'::timestamptz + tokens_at * interval '1 microsecond'
 FROM unnest(%(accounts)s::int[], %(devices)s::text[], %(messages)s::int[], %(points)s::int[],
             %(bytes)s::bigint[], %(duplicates)s::int[], %(late)s::int[],
-            %(first_fresh)s::timestamptz[], %(last_fresh)s::timestamptz[],
-            %(tokens)s::float8[], %(tokens_at)s::timestamptz[])
+            %(first_fresh)s::bigint[], %(last_fresh)s::bigint[],
+            %(tokens)s::float8[], %(tokens_at)s::bigint[])
     AS t (account_id, device_id, messages, points, bytes, duplicates, late,
           first_fresh, last_fresh, tokens, tokens_at)
 ORDER BY account_id, device_id

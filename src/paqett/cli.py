@@ -21,7 +21,7 @@ from paqett import __version__, accounts, db, devices, doctor, keys, log, migrat
 from paqett.broker import process as broker
 from paqett.errors import ConfigurationError, NotFound, PaqettError
 from paqett.ingest import process as ingest
-from paqett.local import agent, fleet, simulate, up
+from paqett.local import agent, fleet, simulate, torture, up
 from paqett.plans import Plan, load_plans
 from paqett.settings import Settings, load
 from paqett.sqlfiles import query
@@ -75,9 +75,27 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--name", default="demo")
     command.add_argument("--ledger", default=None, help="file for every acknowledged reading")
     command.add_argument("--remove", action="store_true", help="remove the fleet and its accounts")
+    _torture_flags(add("torture", _torture, "kill what runs here, count what was acknowledged"))
     _admin(commands.add_parser("admin", help="accounts, keys and plans"))
     _device(commands.add_parser("device", help="an account's devices"))
     return parser
+
+
+def _torture_flags(command: argparse.ArgumentParser) -> None:
+    usual = torture.Options()
+    command.add_argument(
+        "--targets", default=",".join(usual.targets), help=f"some of {','.join(torture.TARGETS)}"
+    )
+    command.add_argument("--rounds", type=int, default=usual.rounds, help="kills")
+    command.add_argument("--devices", type=int, default=usual.devices)
+    command.add_argument("--rate", type=float, default=usual.rate, help="as of simulate")
+    command.add_argument("--seed", type=int, help="kill in the same order again")
+    command.add_argument(
+        "--broker-may-lose", action="store_true",
+        help="a broker that acknowledges from memory may lose readings when it is killed",
+    )  # fmt: skip
+    command.add_argument("--keep", action="store_true", help="leave the fleet and its readings")
+    _json_flag(command)
 
 
 def _admin(parser: argparse.ArgumentParser) -> None:
@@ -227,6 +245,26 @@ def _simulate(settings: Settings, arguments: argparse.Namespace) -> int:
 
     asyncio.run(_until_signal(run, settings))
     return 0
+
+
+def _torture(settings: Settings, arguments: argparse.Namespace) -> int:
+    options = torture.Options(
+        targets=tuple(arguments.targets.split(",")), rounds=arguments.rounds,
+        devices=arguments.devices, rate=arguments.rate, seed=arguments.seed,
+        broker_may_lose=arguments.broker_may_lose, keep=arguments.keep,
+    )  # fmt: skip
+    reports: list[torture.Report] = []
+
+    async def run(settings: Settings, stop: asyncio.Event) -> None:
+        plan = _plan(settings, "own")
+        reports.append(await torture.run(settings, plan, options, stop, _say))
+
+    asyncio.run(_until_signal(run, settings))
+    report = reports[0]
+    print(  # noqa: T201 - what the command is for
+        msgspec.json.encode(report).decode() if arguments.json else torture.table(report)
+    )
+    return 0 if report.passed else 1
 
 
 def _plan(settings: Settings, name: str) -> Plan:

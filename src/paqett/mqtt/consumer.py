@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import gmqtt
+import msgspec
 from gmqtt.mqtt.handler import MQTTError, MqttPackageHandler
 from gmqtt.mqtt.package import Package
 
@@ -37,16 +38,13 @@ class ConnectionRefusedByBroker(PaqettError):
     """The broker did not take our credentials or our subscriptions."""
 
 
-class Message:
+class Message(msgspec.Struct, eq=False, gc=False):
     """One delivery. `packet_id` is None at QoS 0."""
 
-    __slots__ = ("connection", "packet_id", "payload", "topic")
-
-    def __init__(self, topic: str, payload: bytes, connection: Any, packet_id: int | None) -> None:
-        self.topic = topic
-        self.payload = payload
-        self.connection = connection
-        self.packet_id = packet_id
+    topic: str
+    payload: bytes
+    connection: Any
+    packet_id: int | None
 
 
 class Consumer:

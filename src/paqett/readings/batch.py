@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from paqett.readings.decode import Decoded, Point, Rejection, Value, decode
@@ -291,21 +290,21 @@ class Batch:
                 message.report.duplicates += 1
 
     def usage_columns(self) -> dict[str, object]:
-        """What `count_usage` takes, by device."""
+        """What `count_usage` takes, by device: arrays as PostgreSQL writes them, times in µs."""
         entries, used = list(self.used), list(self.used.values())
         buckets = [entry.bucket for entry in entries]
         return {
-            "accounts": [entry.account_id for entry in entries],
+            "accounts": _array(entry.account_id for entry in entries),
             "devices": [entry.device_id for entry in entries],
-            "messages": [u.messages for u in used],
-            "points": [u.points for u in used],
-            "bytes": [u.bytes for u in used],
-            "duplicates": [u.duplicates for u in used],
-            "late": [u.late for u in used],
-            "first_fresh": [_moment(u.first_us) for u in used],
-            "last_fresh": [_moment(u.last_us) for u in used],
-            "tokens": [None if b is None else b.tokens for b in buckets],
-            "tokens_at": [None if b is None else _moment(b.at_us) for b in buckets],
+            "messages": _array(u.messages for u in used),
+            "points": _array(u.points for u in used),
+            "bytes": _array(u.bytes for u in used),
+            "duplicates": _array(u.duplicates for u in used),
+            "late": _array(u.late for u in used),
+            "first_fresh": _array(u.first_us or "NULL" for u in used),
+            "last_fresh": _array(u.last_us or "NULL" for u in used),
+            "tokens": _array("NULL" if b is None else b.tokens for b in buckets),
+            "tokens_at": _array("NULL" if b is None else b.at_us for b in buckets),
         }
 
 
@@ -336,5 +335,6 @@ def _decode_any(message: Incoming, entry: Entry) -> Decoded:
     )  # fmt: skip
 
 
-def _moment(time_us: int) -> datetime | None:
-    return datetime.fromtimestamp(time_us / 1e6, UTC) if time_us else None
+def _array(values: Iterable[object]) -> str:
+    """psycopg's own arrays cost 25 times as much, and this one is of a thousand devices."""
+    return f"{{{','.join(map(str, values))}}}"

@@ -18,7 +18,7 @@ class Report(msgspec.Struct):
     rejected: list[Rejection] = []
 
 
-class Incoming(msgspec.Struct, eq=False):
+class Incoming(msgspec.Struct, eq=False, gc=False):
     """A message as it came.
 
     `topic` is what follows the device in the MQTT topic; over HTTP it is `telemetry`. `received_us`

@@ -32,22 +32,35 @@ class Bucket:
     """A device's message rate: `burst` messages, refilled at `rate` a second.
 
     Its clock is the time the readings were taken, never later than their receipt: a device that
-    kept its rate while it was cut off may send what it kept at any speed.
+    kept its rate while it was cut off may send what it kept at any speed. And in any order: what
+    flows over while the clock goes on is `spare`, as much as is refilled until readings are late,
+    for readings that come after younger ones.
     """
 
-    __slots__ = ("at_us", "burst", "rate", "tokens")
+    __slots__ = ("at_us", "burst", "rate", "spare", "tokens")
 
-    def __init__(self, rate: float, burst: float, tokens: float, at_us: int) -> None:
+    def __init__(self, rate: float, burst: float, total: float, at_us: int) -> None:
         self.rate, self.burst = rate, burst
-        self.tokens, self.at_us = tokens, at_us
+        self.tokens = float(min(burst, total))
+        self.spare = total - self.tokens
+        self.at_us = at_us
+
+    @property
+    def total(self) -> float:
+        """Tokens and spare ones, as they are kept in the database."""
+        return self.tokens + self.spare
 
     def take(self, at_us: int) -> bool:
         """One message of readings taken at `at_us`; false where there is none left."""
         if at_us > self.at_us:
-            self.tokens = min(
-                self.burst, self.tokens + (at_us - self.at_us) * self.rate / 1_000_000
-            )
+            tokens = self.tokens + (at_us - self.at_us) * self.rate / 1_000_000
+            self.tokens = min(self.burst, tokens)
+            most_spare = self.rate * LATE_US / 1_000_000
+            self.spare = min(most_spare, self.spare + tokens - self.tokens)
             self.at_us = at_us
+        elif at_us < self.at_us and self.spare >= 1:
+            self.spare -= 1
+            return True
         if self.tokens < 1:
             return False
         self.tokens -= 1
@@ -143,6 +156,9 @@ async def open_gates(
     if len(rows) < len(plans):
         await conn.execute(query("make_allowances"), values)
         rows = await (await conn.execute(query("lock_allowances"), values)).fetchall()
+    if any(row["past"] for row in rows):
+        # the counters as they are now that the lock is held, not as they were while it was waited for
+        rows = await (await conn.execute(query("lock_allowances"), values)).fetchall()
     gates, known = {}, set()
     for row in rows:
         account_id = row["account_id"]
@@ -175,7 +191,8 @@ async def _load_buckets(conn: Connection, entries: list[Entry], now: object, now
         burst = plan.message_burst or rate
         row = rows.get(entry.device_id)
         if row is None:
-            entry.bucket = Bucket(rate, burst, burst, now_us)
+            # full since the oldest reading that draws on it
+            entry.bucket = Bucket(rate, burst, burst, now_us - LATE_US)
         else:
             entry.bucket = Bucket(rate, burst, row["tokens"], row["tokens_at_us"])
 
