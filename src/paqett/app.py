@@ -64,5 +64,7 @@ async def wait_for_database(settings: Settings, stop: asyncio.Event) -> None:
 async def until_stopped(tasks: Iterable[asyncio.Task[Any]], stop: asyncio.Event) -> None:
     """Return when `stop` is set or the first of a process's tasks has ended."""
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
+    try:
+        await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()

@@ -219,10 +219,14 @@ def _migrate(settings: Settings, _: argparse.Namespace) -> int:
 
 def _doctor(settings: Settings, arguments: argparse.Namespace) -> int:
     async def run() -> list[doctor.Finding]:
-        async with await db.connect(settings.database, "doctor") as conn:
-            return await doctor.examine(conn, datetime.now(UTC))
+        try:
+            async with await db.connect(settings.database, "doctor") as conn:
+                return await doctor.examine(conn, datetime.now(UTC))
+        except (psycopg.OperationalError, OSError) as error:
+            mend = "start it, or set PAQETT_DATABASE__URL"
+            return [doctor.Finding("database", "failed", str(error).strip(), mend)]
 
-    findings = asyncio.run(run())
+    findings = [*doctor.examine_machine(settings), *asyncio.run(run())]
     _show(findings, arguments)
     return int(any(finding.state == "failed" for finding in findings))
 

@@ -1,5 +1,6 @@
 """`paqett doctor`: what a deployment gets wrong, each finding with the way to mend it."""
 
+import shutil
 from datetime import datetime
 from typing import Literal
 
@@ -7,6 +8,7 @@ import msgspec
 
 from paqett import retention
 from paqett.db import Connection
+from paqett.settings import Settings
 from paqett.sqlfiles import query
 
 
@@ -33,6 +35,43 @@ async def edition(conn: Connection) -> Edition:
     if row is None:
         return Edition("none", "none", "unknown")
     return Edition(row["version"], row["license"] or "unknown", row["postgres"])
+
+
+def examine_machine(settings: Settings) -> list[Finding]:
+    """What can be seen without the database: the spool, and what the broker may lose."""
+    return [_spool(settings), _exposure(settings)]
+
+
+def _spool(settings: Settings) -> Finding:
+    folder = settings.data_dir / "ingest" / "spool"
+    try:
+        size = sum(path.stat().st_size for path in folder.glob("*.spool"))
+        free = shutil.disk_usage(folder if folder.exists() else settings.data_dir).free
+    except OSError as error:
+        return Finding("spool", "warning", f"{folder}: {error}", "run this as ingest's user")
+    detail = f"{size:,} of {settings.ingest.spool_max_bytes:,} bytes, {free:,} free on its disk"
+    if free < settings.ingest.spool_min_free_bytes or size >= settings.ingest.spool_max_bytes:
+        return Finding(
+            "spool",
+            "failed",
+            f"{detail}: takes nothing more, messages wait in the broker",
+            "make room, raise ingest.spool_max_bytes, or bring the database back",
+        )
+    if size:
+        mend = "bring the database back, or look why it is slower than the arrivals"
+        return Finding("spool", "warning", f"{detail}: waiting for the database", mend)
+    return Finding("spool", "ok", detail)
+
+
+def _exposure(settings: Settings) -> Finding:
+    if settings.mqtt.share_group:
+        return Finding("broker", "ok", f"shared subscriptions as {settings.mqtt.share_group}")
+    return Finding(
+        "broker",
+        "ok",
+        "Mosquitto acknowledges from memory: killing it can lose what ingest has not read yet"
+        " (/metrics: paqett_ingest_broker_dropped_messages)",
+    )
 
 
 async def examine(conn: Connection, now: datetime) -> list[Finding]:

@@ -68,6 +68,7 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     password: str
     tls: bool
     receive_maximum: int
+    share_group: str
 
 
 class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -49,20 +49,21 @@ class Pipeline:
 
     async def run(self) -> None:
         """Store until cancelled."""
-        try:
-            self.replay()
-            while True:
-                batch = await self._batcher.take()
-                if self._replaying is None:
-                    await self._store(batch)
-                else:
-                    if self._replaying.done():
-                        self._replaying.result()
-                    await self._keep(batch)
-        finally:
-            if self._replaying is not None:
-                self._replaying.cancel()
-                await asyncio.gather(self._replaying, return_exceptions=True)
+        self.replay()
+        while True:
+            batch = await self._batcher.take()
+            if self._replaying is None:
+                await self._store(batch)
+            else:
+                if self._replaying.done():
+                    self._replaying.result()
+                await self._keep(batch)
+
+    async def close(self) -> None:
+        """Stop the replay; what is left stays in the spool."""
+        if self._replaying is not None:
+            self._replaying.cancel()
+            await asyncio.gather(self._replaying, return_exceptions=True)
 
     def replay(self) -> None:
         """Begin to empty the spool, where anything is in it."""

@@ -45,18 +45,27 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     directory = Directory(load_plans(settings.plans_file))
     writer = Writer(settings.database, "ingest", directory, settings.ingest.flush_timeout_s)
     batcher = Batcher(settings.ingest.batch_rows, settings.ingest.batch_age_ms / 1000)
-    topics = [f"{PREFIX}+/#", _DROPPED]
-    consumer = Consumer(
-        settings.mqtt, writer_client_id(settings.mqtt.password), topics, batcher.put
-    )
+    consumer = _consumer(settings, spool, batcher)
     pipeline = Pipeline(settings.ingest, batcher, writer, spool, consumer)
+    lead = _Lead(settings, _marker(settings), pipeline)
     try:
-        lead = _Lead(settings, _marker(settings), pipeline)
         if await lead.wait(stop):
             await _run_active(settings, stop, pipeline, consumer, lead)
     finally:
+        await pipeline.close()
         await writer.close()
+        await lead.close()
         spool.close()
+
+
+def _consumer(settings: Settings, spool: Spool, batcher: Batcher) -> Consumer:
+    """One client id for the one active process; where they share, each spool has its own."""
+    client_id, group = writer_client_id(settings.mqtt.password), settings.mqtt.share_group
+    if group:
+        # no `errors`: without No Local, which MQTT 5 forbids here, our own would come back
+        topics = [f"$share/{group}/{PREFIX}+/{name}" for name in ("telemetry/#", "attributes")]
+        return Consumer(settings.mqtt, f"{client_id}-{spool.id[:8]}", topics, batcher.put)
+    return Consumer(settings.mqtt, client_id, [f"{PREFIX}+/#", _DROPPED], batcher.put)
 
 
 async def _run_active(
@@ -71,13 +80,15 @@ async def _run_active(
         asyncio.create_task(pipeline.observe(), name="gauges"),
     ]
     metrics.active.set(1)
-    await until_stopped(tasks, stop)
-    if not consuming.done() and not storing.done():
-        consumer.pause()
-        await _drained(pipeline, settings.ingest.drain_timeout_s)
-    for task in tasks:
-        task.cancel()
-    results = await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        await until_stopped(tasks, stop)
+        if not consuming.done() and not storing.done():
+            consumer.pause()
+            await _drained(pipeline, settings.ingest.drain_timeout_s)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
     failed = [result for result in results if isinstance(result, Exception)]
     if failed:
         raise failed[0]
@@ -131,6 +142,7 @@ class _Lead:
         self._settings = settings
         self._marker = marker
         self._pipeline = pipeline
+        self._shared = bool(settings.mqtt.share_group)
         self._conn: Connection | None = None
 
     async def wait(self, stop: asyncio.Event) -> bool:
@@ -163,7 +175,7 @@ class _Lead:
         try:
             await migrate.require_current(conn)
             self._pipeline.replay()
-            if await _try_lock(conn):
+            if await _try_lock(conn, shared=self._shared):
                 self._conn = conn
                 self._mark()
                 return True
@@ -185,6 +197,12 @@ class _Lead:
         with suppress(OSError):
             os.unlink(self._marker)  # noqa: PTH108 - beside suppress, one call
 
+    async def close(self) -> None:
+        """Let go of the lock."""
+        if self._conn is not None:
+            with suppress(Error, OSError):
+                await self._conn.close()
+
     async def keep(self) -> None:
         """Hold the lock; take it again after the database was away. Raises `LostLead`."""
         while True:
@@ -198,10 +216,14 @@ class _Lead:
                         raise LostLead("another ingest process is active")
             except (Error, OSError):
                 _logger.warning("lost the database; going on with the spool")
+                await self.close()
                 self._conn = None
             await asyncio.sleep(2.0 if self._conn is not None else 0.5)
 
 
-async def _try_lock(conn: Connection) -> bool:
+async def _try_lock(conn: Connection, *, shared: bool) -> bool:
+    """With shared subscriptions everybody is active, and nobody is alone."""
+    if shared:
+        return True
     row = await (await conn.execute("SELECT pg_try_advisory_lock(7061, 2) AS held")).fetchone()
     return bool(row and row["held"])

@@ -133,12 +133,7 @@ class Consumer:
                     self._settings.host, self._settings.port, ssl=self._settings.tls, keepalive=20
                 )
                 self._adopt(client._connection)  # noqa: SLF001 - its transport is written to
-                client.subscribe(
-                    [
-                        gmqtt.Subscription(topic, qos=1, no_local=True, retain_handling_options=2)
-                        for topic in self._topics
-                    ]
-                )
+                client.subscribe([_subscription(topic) for topic in self._topics])
                 codes = await granted
         except BaseException:
             self._connection = None
@@ -285,6 +280,12 @@ class Consumer:
         """Send at QoS 0 where the connection stands; nothing otherwise."""
         if self._client is not None and self._client.is_connected:
             self._client.publish(topic, payload, qos=0)
+
+
+def _subscription(topic: str) -> gmqtt.Subscription:
+    """QoS 1, nothing retained, nothing of our own; No Local is an error with $share (§3.8.3.1)."""
+    alone = not topic.startswith("$share/")
+    return gmqtt.Subscription(topic, qos=1, no_local=alone, retain_handling_options=2)
 
 
 def _variable_integer(data: bytes, position: int) -> tuple[int, int]:

@@ -80,10 +80,14 @@ def _rows(text: str) -> Iterator[list[str]]:
 
 
 def _safely(text: str) -> Iterator[list[str]]:
-    """Each line by itself: a stray quotation mark must not swallow the lines after it."""
-    for line in text.splitlines():
+    """Each line by itself: a stray quotation mark must not swallow the lines after it.
+
+    A line ends with \\n or \\r\\n and nothing else that Python takes for an end: `Receipts` counts
+    the times of receipt a message takes by its \\n.
+    """
+    for line in text.split("\n"):
         try:
-            yield next(csv.reader([line]), [])
+            yield next(csv.reader([line.removesuffix("\r")]), [])
         except csv.Error:
             yield [line]
 

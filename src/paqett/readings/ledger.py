@@ -48,7 +48,11 @@ class Ledger:
             return
         for (entry, code), refused in self.refused.items():
             outcome.rejected[code] += refused.points
-            outcome.refusals[entry.device_id, code] = refused
+            told = outcome.refusals.setdefault((entry.device_id, code), refused)
+            if told is not refused:  # of the batch's hour before
+                told.points += refused.points
+                told.last_us = refused.last_us
+                told.limit, told.resets_us = refused.limit, refused.resets_us
         await conn.execute(
             query("count_rejections"),
             {

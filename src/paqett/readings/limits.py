@@ -34,21 +34,15 @@ class Bucket:
     Its clock is the time the readings were taken, never later than their receipt: a device that
     kept its rate while it was cut off may send what it kept at any speed. And in any order: what
     flows over while the clock goes on is `spare`, as much as is refilled until readings are late,
-    for readings that come after younger ones.
+    for readings that come after younger ones. It is not in the database: a restart forgets it.
     """
 
     __slots__ = ("at_us", "burst", "rate", "spare", "tokens")
 
-    def __init__(self, rate: float, burst: float, total: float, at_us: int) -> None:
+    def __init__(self, rate: float, burst: float, tokens: float, at_us: int) -> None:
         self.rate, self.burst = rate, burst
-        self.tokens = float(min(burst, total))
-        self.spare = total - self.tokens
-        self.at_us = at_us
-
-    @property
-    def total(self) -> float:
-        """Tokens and spare ones, as they are kept in the database."""
-        return self.tokens + self.spare
+        self.tokens, self.at_us = float(tokens), at_us
+        self.spare = 0.0
 
     def take(self, at_us: int) -> bool:
         """One message of readings taken at `at_us`; false where there is none left."""
@@ -157,7 +151,7 @@ async def open_gates(
         await conn.execute(query("make_allowances"), values)
         rows = await (await conn.execute(query("lock_allowances"), values)).fetchall()
     if any(row["past"] for row in rows):
-        # the counters as they are now that the lock is held, not as they were while it was waited for
+        # counters as they are under the lock, not as they were while it was waited for
         rows = await (await conn.execute(query("lock_allowances"), values)).fetchall()
     gates, known = {}, set()
     for row in rows:
