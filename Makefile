@@ -28,4 +28,4 @@ prove: setup ## the long form of every proof, into benchmarks/results/
 	$(PY) -m pytest -m prove --stepwise --junitxml=benchmarks/results/prove.xml
 
 bench: setup ## measure against the ceiling of the same run
-	$(PY) benchmarks/ingest.py
+	$(PY) benchmarks/run.py

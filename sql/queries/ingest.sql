@@ -181,23 +181,37 @@ CROSS JOIN LATERAL (
     ORDER BY hour DESC LIMIT 1
 ) AS u;
 
--- name: filled_slots
--- Which aligned 5 minutes of these series hold a reading of the account already.
-SELECT t.series_id, t.slot_us
-FROM unnest(%(accounts)s::int[], %(series)s::int[], %(slots)s::bigint[])
-    AS t (account_id, series_id, slot_us)
-WHERE EXISTS (
-    SELECT FROM {tier} AS r WHERE r.series_id = t.series_id AND r.account_id = t.account_id
-      AND r.time >= 'epoch'::timestamptz + t.slot_us * interval '1 microsecond'
-      AND r.time < 'epoch'::timestamptz + (t.slot_us + 300000000) * interval '1 microsecond')
-   OR EXISTS (
-    SELECT FROM {tier_text} AS r WHERE r.series_id = t.series_id AND r.account_id = t.account_id
-      AND r.time >= 'epoch'::timestamptz + t.slot_us * interval '1 microsecond'
-      AND r.time < 'epoch'::timestamptz + (t.slot_us + 300000000) * interval '1 microsecond')
-   OR EXISTS (
-    SELECT FROM {other} AS r WHERE r.series_id = t.series_id AND r.account_id = t.account_id
-      AND r.time >= 'epoch'::timestamptz + t.slot_us * interval '1 microsecond'
-      AND r.time < 'epoch'::timestamptz + (t.slot_us + 300000000) * interval '1 microsecond');
+-- name: known_readings
+-- Of points that an account has no room for: which stand there already, and in which of them the
+-- aligned 5 minutes hold a reading of the series.
+SELECT t.series_id, t.time_us,
+       EXISTS (SELECT FROM {tier} AS r WHERE r.series_id = t.series_id
+              AND r.account_id = t.account_id AND r.time = t.time)
+       OR EXISTS (SELECT FROM {tier_text} AS r WHERE r.series_id = t.series_id
+              AND r.account_id = t.account_id AND r.time = t.time)
+       OR EXISTS (SELECT FROM {other} AS r WHERE r.series_id = t.series_id
+              AND r.account_id = t.account_id AND r.time = t.time)
+       OR EXISTS (SELECT FROM {other_text} AS r WHERE r.series_id = t.series_id
+              AND r.account_id = t.account_id AND r.time = t.time) AS present,
+       EXISTS (SELECT FROM {tier} AS r WHERE r.series_id = t.series_id
+              AND r.account_id = t.account_id AND r.time >= t.slot
+              AND r.time < t.slot + interval '5 minutes')
+       OR EXISTS (SELECT FROM {tier_text} AS r WHERE r.series_id = t.series_id
+              AND r.account_id = t.account_id AND r.time >= t.slot
+              AND r.time < t.slot + interval '5 minutes')
+       OR EXISTS (SELECT FROM {other} AS r WHERE r.series_id = t.series_id
+              AND r.account_id = t.account_id AND r.time >= t.slot
+              AND r.time < t.slot + interval '5 minutes')
+       OR EXISTS (SELECT FROM {other_text} AS r WHERE r.series_id = t.series_id
+              AND r.account_id = t.account_id AND r.time >= t.slot
+              AND r.time < t.slot + interval '5 minutes') AS filled
+FROM (
+    SELECT account_id, series_id, time_us,
+           'epoch'::timestamptz + time_us * interval '1 microsecond' AS time,
+           'epoch'::timestamptz + slot_us * interval '1 microsecond' AS slot
+    FROM unnest(%(accounts)s::int[], %(series)s::int[], %(times)s::bigint[], %(slots)s::bigint[])
+        AS p (account_id, series_id, time_us, slot_us)
+) AS t;
 
 -- name: keep_examples
 -- At most so many payloads for each device, code and hour of an account.

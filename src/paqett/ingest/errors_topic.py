@@ -39,9 +39,7 @@ class ErrorsTopic:
         for key, refused in refusals.items():
             waiting = self._waiting.get(key)
             if waiting is not None:
-                waiting.points += refused.points
-                waiting.last_us = refused.last_us
-                waiting.limit, waiting.resets_us = refused.limit, refused.resets_us
+                waiting.add(refused)
             elif len(self._waiting) < _MOST:
                 self._waiting[key] = refused
         self.send_due()

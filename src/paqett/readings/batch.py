@@ -1,6 +1,6 @@
 """A flush in memory: every message read, judged against its plan, and put where it belongs."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from paqett.readings.rows import TextRow
 AHEAD_US = 600_000_000
 """A reading is at most 10 minutes ahead of its receipt (product contract §3)."""
 
+Identity = tuple[int, int]  # series id, time in µs since 1970
 Where = tuple[str, str | None]  # the tier that takes a reading, and the one it is moving from
 
 
@@ -42,8 +43,8 @@ class _Read(NamedTuple):
     decoded: Decoded
 
 
-class OverQuota(NamedTuple):
-    """A point past its account's quota: stored if it is the first of its series in its slot."""
+class Over(NamedTuple):
+    """A point its account has no room for: unless it is a duplicate, or duplicates made room."""
 
     number: int
     entry: Entry
@@ -52,6 +53,7 @@ class OverQuota(NamedTuple):
     metric: str
     value: Value
     item: int
+    late: bool
 
 
 class Batch:
@@ -60,11 +62,13 @@ class Batch:
     def __init__(self, messages: Sequence[Incoming], entries: list[Entry | None]) -> None:
         self._messages = messages
         self._entries = entries
+        self._next = 0
         self._reading: list[_Read] = []
+        self._waiting: set[Entry] = set()
         self.accounts = [0 if entry is None else entry.account_id for entry in entries]
         self.columns: dict[Where, Columns] = defaultdict(Columns)
         self.texts: dict[Where, list[TextRow]] = defaultdict(list)
-        self.over_quota: dict[Where, list[OverQuota]] = defaultdict(list)
+        self.over: dict[Where, list[Over]] = defaultdict(list)
         self.attributes: list[tuple[Entry, Incoming]] = []
         self.used: dict[Entry, _Used] = defaultdict(_Used)
         self.ledger = Ledger()
@@ -78,11 +82,43 @@ class Batch:
         """Note a refusal; it costs nothing but itself."""
         self.ledger.add(entry, message, rejection)
 
-    def read(self) -> None:
-        """Decode every message; what is plain stands in `columns` afterwards."""
-        for number, (message, entry) in enumerate(zip(self._messages, self._entries, strict=True)):
+    def read(self, where: Where | None = None, rows: int = 0) -> bool:
+        """Decode messages until `columns[where]` has `rows` rows; whether any message is left.
+
+        Without `where` all of them. What is plain stands in `columns` afterwards; the rest waits
+        for `place`, with everything its devices sent after it: of equal identities the first stays.
+        """
+        columns = self.columns[where] if where else None
+        for number in range(self._next, len(self._messages)):
+            if columns is not None and len(columns.series) >= rows:
+                self._next = number
+                return True
+            entry = self._entries[number]
             if entry is not None:
-                self._read(number, message, entry)
+                self._read(number, self._messages[number], entry)
+        self._next = len(self._messages)
+        return False
+
+    def take(self, where: Where) -> Columns:
+        """What has been read for `where` so far, taken away."""
+        columns, self.columns[where] = self.columns[where], Columns()
+        return columns
+
+    def put_back(self, where: Where, parts: list[Columns]) -> None:
+        """What was taken and could not be stored, before what is there."""
+        for part in [*parts, self.columns[where]][1:]:
+            parts[0].series += part.series
+            parts[0].times += part.times
+            parts[0].values += part.values
+            parts[0].numbers += part.numbers
+        self.columns[where] = parts[0]
+
+    def main_tier(self) -> str | None:
+        """The tier most of the known devices' readings go to."""
+        tiers = Counter(
+            entry.tier for entry in self._entries if entry is not None and not entry.moving_from
+        )
+        return tiers.most_common(1)[0][0] if tiers else None
 
     def _read(self, number: int, message: Incoming, entry: Entry) -> None:
         received_us = message.received_us
@@ -97,7 +133,7 @@ class Batch:
             detail = f"{len(message.payload)} bytes; the plan allows {entry.plan.message_bytes}"
             self.refuse(entry, message, Rejection(0, None, "payload_too_large", detail))
         elif message.topic == TELEMETRY and message.form == "json":
-            if not self._take_plain(number, message, entry, used):
+            if entry in self._waiting or not self._take_plain(number, message, entry, used):
                 self._decode(number, message, entry, used)
         elif message.topic.startswith(TELEMETRY) and message.topic[9:10] in ("", "/"):
             self._decode(number, message, entry, used)
@@ -167,6 +203,7 @@ class Batch:
                 used.note_fresh(received_us)
         if decoded.points:
             self._reading.append(_Read(number, entry, decoded))
+            self._waiting.add(entry)
 
     def _refuse_rate(self, entry: Entry, message: Incoming, decoded: Decoded, late_us: int) -> None:
         """Fresh points of a message too many; late ones do not draw on the rate."""
@@ -193,17 +230,6 @@ class Batch:
         for number, entry, decoded in self._reading:
             for point, index in zip(decoded.points, decoded.indexes, strict=True):
                 self._place(number, entry, point, index)
-        if self._reading:
-            self._restore_order()
-
-    def _restore_order(self) -> None:
-        """Rows stand in the order of their messages: of equal identities the first stays."""
-        for columns in self.columns.values():
-            if any(a > b for a, b in zip(columns.numbers, columns.numbers[1:], strict=False)):
-                order = sorted(range(len(columns.numbers)), key=columns.numbers.__getitem__)
-                for name in ("series", "times", "values", "numbers"):
-                    column = getattr(columns, name)
-                    setattr(columns, name, [column[place] for place in order])
 
     def _place(self, number: int, entry: Entry, point: Point, index: int) -> None:
         time_us, metric, value = point
@@ -220,15 +246,10 @@ class Batch:
             self.refuse(entry, message, Rejection(index, metric, "type_conflict", detail))
             return
         late = time_us < message.received_us - LATE_US
-        if entry.limited:
-            if late and not entry.gate.admit_late(1):
-                detail = "the late bucket is empty"
-                self.refuse(entry, message, Rejection(index, metric, "quota_exceeded", detail))
-                return
-            if not late and not entry.gate.admit(1):
-                over = OverQuota(number, entry, series_id, time_us, metric, value, index)
-                self.over_quota[entry.tier, entry.moving_from].append(over)
-                return
+        if entry.limited and not entry.gate.admit_one(late=late):
+            over = Over(number, entry, series_id, time_us, metric, value, index, late)
+            self.over[entry.tier, entry.moving_from].append(over)
+            return
         self._keep(number, entry, series_id, time_us, value, late=late)
 
     def _keep(
@@ -246,31 +267,45 @@ class Batch:
         if report is not None:
             report.accepted += 1
 
-    def thin(self, where: Where, points: list[OverQuota], filled: set[tuple[int, int]]) -> None:
-        """Keep the first point of each slot that is not `filled`, until the hard stop."""
-        wanted = {point.series_id for point in points}
-        columns = self.columns[where]
-        for series_id, time_us in zip(columns.series, columns.times, strict=True):
-            if series_id in wanted:
-                filled.add((series_id, time_us // SLOT_US * SLOT_US))
-        for series_id, time_us, *_ in self.texts[where]:
-            filled.add((series_id, time_us // SLOT_US * SLOT_US))
-        for point in points:
-            slot = point.series_id, point.time_us // SLOT_US * SLOT_US
-            entry, message = point.entry, self._messages[point.number]
-            if slot in filled:
-                detail = "past the day's quota: one reading of a series is kept in 5 minutes"
-                rejection = Rejection(point.item, point.metric, "quota_thinned", detail)
-                self.refuse(entry, message, rejection)
-            elif not entry.gate.admit_thinned():
-                detail = "150 % of the day's quota is used"
-                rejection = Rejection(point.item, point.metric, "quota_exceeded", detail)
-                self.refuse(entry, message, rejection)
-            else:
-                filled.add(slot)
+    def settle(self, where: Where, present: set[Identity], filled: set[Identity]) -> int:
+        """Decide on the points there was no room for; how many of them were duplicates.
+
+        `present` are readings that stand there already, `filled` the (series, start) of aligned 5
+        minutes that hold one; both as they are after what there was room for has been stored.
+        """
+        duplicates = 0
+        for point in self.over.pop(where):
+            identity = point.series_id, point.time_us
+            if identity in present:
+                duplicates += 1
+                self.used[point.entry].duplicates += 1
+                report = self._messages[point.number].report
+                if report is not None:
+                    report.duplicates += 1
+            elif self._admit(point, filled):
+                present.add(identity)
+                filled.add((point.series_id, slot_of(point.time_us)))
                 self._keep(
-                    point.number, entry, point.series_id, point.time_us, point.value, late=False
-                )
+                    point.number, point.entry, point.series_id, point.time_us, point.value,
+                    late=point.late,
+                )  # fmt: skip
+        return duplicates
+
+    def _admit(self, point: Over, filled: set[Identity]) -> bool:
+        gate = point.entry.gate
+        if gate.admit_one(late=point.late):
+            return True
+        code, detail = "quota_exceeded", "150 % of the day's quota is used"
+        if point.late:
+            detail = "the late bucket is empty"
+        elif (point.series_id, slot_of(point.time_us)) in filled:
+            code = "quota_thinned"
+            detail = "past the day's quota one reading of a series is kept in 5 minutes"
+        elif gate.admit_thinned():
+            return True
+        rejection = Rejection(point.item, point.metric, code, detail)
+        self.refuse(point.entry, self._messages[point.number], rejection)
+        return False
 
     def note_duplicates(self, again: Iterable[tuple[int, int]]) -> None:
         """Take back what was admitted: (message, time in µs) of points that were there already."""
@@ -306,6 +341,11 @@ class Batch:
             "tokens": _array("NULL" if b is None else b.tokens for b in buckets),
             "tokens_at": _array("NULL" if b is None else b.at_us for b in buckets),
         }
+
+
+def slot_of(time_us: int) -> int:
+    """The beginning of the aligned 5 minutes a time lies in; both in µs since 1970."""
+    return time_us // SLOT_US * SLOT_US
 
 
 def kind_of(value: Value) -> str:

@@ -20,12 +20,13 @@ class Entry:
     """One device: its account and plan, the tier its readings go to, and its series by metric.
 
     `numbers` and `flags` are the ids of its series of these kinds once more, for the fast path.
-    `gate` and `bucket` are the flush's (see `limits`).
+    `gate` and `bucket` are the flush's (see `limits`); the bucket is true while `trust` is the
+    directory's for the account.
     """
 
     __slots__ = (
         "account_id", "bucket", "device_id", "flags", "gate", "limited", "moving_from", "numbers",
-        "plan", "retention_us", "series", "tier", "use_device_clock", "used_at_us",
+        "plan", "retention_us", "series", "tier", "trust", "use_device_clock", "used_at_us",
     )  # fmt: skip
 
     def __init__(self, row: dict[str, object], plan: Plan | None) -> None:
@@ -42,6 +43,7 @@ class Entry:
         self.flags: dict[str, int] = {}
         self.gate: Any = None
         self.bucket: Any = None
+        self.trust = -1
         self.used_at_us = 0
 
     def learn(self, metric: str, series_id: int, kind: str) -> None:
@@ -71,6 +73,7 @@ class Directory:
         self._plans = plans
         self._entries: dict[str, Entry] = {}
         self._version = -1
+        self._distrusted: dict[int, int] = {}
         self.writer = secrets.token_hex(8)
         self.doubt = 0
 
@@ -80,6 +83,14 @@ class Directory:
     def get(self, device_id: str) -> Entry | None:
         """The device, or None where it does not exist (or was not loaded)."""
         return self._entries.get(device_id)
+
+    def trust(self, account_id: int) -> int:
+        """How often another process has been seen to charge the account."""
+        return self._distrusted.get(account_id, 0)
+
+    def distrust(self, account_id: int) -> None:
+        """Another process has charged the account: no device's message rate is known any more."""
+        self._distrusted[account_id] = self.trust(account_id) + 1
 
     def expire(self, before_us: int) -> None:
         """Forget devices that have sent nothing since, so that memory follows the active ones."""

@@ -47,6 +47,12 @@ class Refusals(msgspec.Struct):
     limit: int | None = None
     resets_us: int | None = None
 
+    def add(self, later: "Refusals") -> None:
+        """What was refused after this."""
+        self.points += later.points
+        self.last_us = later.last_us
+        self.limit, self.resets_us = later.limit, later.resets_us
+
 
 class Outcome(msgspec.Struct):
     """What became of a batch, in points; a message of an unknown device counts as `unknown`.
@@ -60,6 +66,22 @@ class Outcome(msgspec.Struct):
     rejected: Counter[str] = msgspec.field(default_factory=Counter)
     refusals: dict[tuple[str, str], Refusals] = {}
     measured_us: list[object] = []
+
+    def tell(self, key: tuple[str, str], refused: Refusals) -> None:
+        """Add what a (device, code) was refused."""
+        told = self.refusals.setdefault(key, refused)
+        if told is not refused:
+            told.add(refused)
+
+    def add(self, other: "Outcome") -> None:
+        """What became of the rest of a batch."""
+        self.stored += other.stored
+        self.duplicates += other.duplicates
+        self.unknown += other.unknown
+        self.rejected += other.rejected
+        self.measured_us += other.measured_us
+        for key, refused in other.refusals.items():
+            self.tell(key, refused)
 
 
 class Receipts:

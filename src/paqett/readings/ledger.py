@@ -1,5 +1,6 @@
 """The rejection ledger: every refused point counted, at most 10 payloads kept as examples."""
 
+from collections import Counter
 from datetime import UTC, datetime
 
 from paqett.db import Connection
@@ -27,6 +28,7 @@ class Ledger:
     def __init__(self) -> None:
         self.refused: dict[tuple[Entry, str], Refusals] = {}
         self._examples: list[tuple[Entry, Incoming, Rejection]] = []
+        self._shown: Counter[tuple[Entry, str]] = Counter()
 
     def add(self, entry: Entry, message: Incoming, rejection: Rejection) -> None:
         """Note one refusal of `rejection.points` points."""
@@ -39,7 +41,8 @@ class Ledger:
             _explain(refused, entry, rejection.code)
         refused.points += rejection.points
         refused.last_us = message.received_us
-        if refused.points - rejection.points < MOST_EXAMPLES:
+        self._shown[key] += 1
+        if self._shown[key] <= MOST_EXAMPLES:
             self._examples.append((entry, message, rejection))
 
     async def save(self, conn: Connection, hour: datetime, outcome: Outcome) -> None:
@@ -48,11 +51,7 @@ class Ledger:
             return
         for (entry, code), refused in self.refused.items():
             outcome.rejected[code] += refused.points
-            told = outcome.refusals.setdefault((entry.device_id, code), refused)
-            if told is not refused:  # of the batch's hour before
-                told.points += refused.points
-                told.last_us = refused.last_us
-                told.limit, told.resets_us = refused.limit, refused.resets_us
+            outcome.tell((entry.device_id, code), refused)
         await conn.execute(
             query("count_rejections"),
             {

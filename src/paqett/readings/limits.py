@@ -110,6 +110,10 @@ class Gate:
         self.late_left -= points
         return True
 
+    def admit_one(self, *, late: bool) -> bool:
+        """One point."""
+        return self.admit_late(1) if late else self.admit(1)
+
     def take_back(self, *, late: bool) -> None:
         """A point that was admitted and is a duplicate, or was refused after all."""
         if late:
@@ -153,15 +157,21 @@ async def open_gates(
     if any(row["past"] for row in rows):
         # counters as they are under the lock, not as they were while it was waited for
         rows = await (await conn.execute(query("lock_allowances"), values)).fetchall()
-    gates, known = {}, set()
+    gates = {}
     for row in rows:
         account_id = row["account_id"]
         gates[account_id] = Gate(account_id, plans[account_id], row, now_us)
-        if row["mine"]:
-            known.add(account_id)
-    stale = [entry for entry in limited if entry.bucket is None or entry.account_id not in known]
+        if not row["mine"]:
+            directory.distrust(account_id)
+    stale = [
+        entry
+        for entry in limited
+        if entry.bucket is None or entry.trust != directory.trust(entry.account_id)
+    ]
     if stale:
         await _load_buckets(conn, stale, values["now"], now_us)
+        for entry in stale:
+            entry.trust = directory.trust(entry.account_id)
     for entry in limited:
         entry.gate = gates.get(entry.account_id)
     return gates

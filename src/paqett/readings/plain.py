@@ -15,6 +15,7 @@ from paqett.readings.directory import Entry
 from paqett.readings.timestamps import CLOCK_SET_US, PayloadError, parse_ts
 
 _decode: Final = msgspec.json.Decoder().decode
+_EXACT: Final = MAX_EXACT_INTEGER
 
 
 class Columns:
@@ -77,21 +78,20 @@ def read_plain(
 def _read_array(
     items: list[Any], entry: Entry, received_us: int, newest_us: int, number: int, columns: Columns
 ) -> tuple[int, int] | None:
-    oldest = newest = -1
-    for index, item in enumerate(items):
+    series, times, numbers = columns.series, columns.times, columns.numbers
+    seen: list[int] = []
+    for time_us, item in enumerate(items, received_us):
         if type(item) is not dict:
             return None
-        before = len(columns.series)
-        time_us = _read_item(item, entry, received_us, received_us + index, newest_us, columns)
-        if time_us is None:
+        before = len(series)
+        found_us = _read_item(item, entry, received_us, time_us, newest_us, columns)
+        if found_us is None:
             return None
-        points = len(columns.series) - before
-        columns.times += [time_us] * points
-        columns.numbers += [number] * points
-        if oldest < 0 or time_us < oldest:
-            oldest = time_us
-        newest = max(newest, time_us)
-    return oldest, newest
+        points = len(series) - before
+        times += [found_us] * points
+        numbers += [number] * points
+        seen.append(found_us)
+    return min(seen), max(seen)
 
 
 def _read_item(
@@ -108,25 +108,20 @@ def _read_item(
         if len(item) > 1 or type(item["values"]) is not dict:
             return None
         item = item["values"]
-    return time_us if _read_values(item, entry, columns) else None
-
-
-def _read_values(values: dict[str, Any], entry: Entry, columns: Columns) -> bool:
-    numbers, flags = entry.numbers, entry.flags
-    series, kept = columns.series, columns.values
-    for metric, value in values.items():
-        kind = type(value)
-        if kind is float or (kind is int and -MAX_EXACT_INTEGER <= value <= MAX_EXACT_INTEGER):
-            series_id = numbers.get(metric)
-        elif kind is bool:
-            series_id = flags.get(metric)
-        else:
-            return False
-        if series_id is None:
-            return False
-        series.append(series_id)
-        kept.append(value)
-    return True
+    numbers, series, values = entry.numbers, columns.series, columns.values
+    try:
+        for metric, value in item.items():
+            kind = type(value)
+            if kind is float or (kind is int and -_EXACT <= value <= _EXACT):
+                series.append(numbers[metric])
+            elif kind is bool:
+                series.append(entry.flags[metric])
+            else:
+                return None
+            values.append(value)
+    except KeyError:
+        return None
+    return time_us
 
 
 def _time(ts: object, oldest_us: int, newest_us: int) -> int:

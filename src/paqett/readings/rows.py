@@ -16,8 +16,8 @@ from paqett.readings.plain import Columns
 Ints = NDArray[np.int64]
 TextRow = tuple[int, int, int, str]  # series id, time in µs since 1970, place in the batch, value
 
-_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_TRAILER: Final = b"\xff\xff"
+HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+TRAILER: Final = b"\xff\xff"
 _EPOCH_US: Final = 946_684_800_000_000  # PostgreSQL counts from 2000-01-01
 _NUMBER: Final = np.dtype(
     [
@@ -47,15 +47,15 @@ class Numbers(msgspec.Struct, frozen=True):
 
 def sort_numbers(columns: Columns) -> Numbers:
     """The rows of `columns`: of equal identities the one that came first stays."""
-    series = np.array(columns.series, np.int64)
-    times = np.array(columns.times, np.int64)
-    numbers = np.array(columns.numbers, np.int64)
-    values = np.array(columns.values, np.float64)
-    order = np.lexsort((times, series))  # stable, so equal ones stay in the order they came
-    series, times = series[order], times[order]
-    same = np.zeros(len(order), bool)
+    count = len(columns.series)
+    series = np.fromiter(columns.series, np.int64, count)
+    times = np.fromiter(columns.times, np.int64, count)
+    numbers = np.fromiter(columns.numbers, np.int64, count)
+    values = np.fromiter(columns.values, np.float64, count)
+    order = _order(series, times)
+    series, times, numbers, values = series[order], times[order], numbers[order], values[order]
+    same = np.zeros(count, bool)
     same[1:] = (series[1:] == series[:-1]) & (times[1:] == times[:-1])
-    numbers, values = numbers[order], values[order]
     if not same.any():
         return Numbers(series, times, values, numbers, [])
     again = list(zip(numbers[same].tolist(), times[same].tolist(), strict=True))
@@ -63,8 +63,29 @@ def sort_numbers(columns: Columns) -> Numbers:
     return Numbers(series[kept], times[kept], values[kept], numbers[kept], again)
 
 
+def _order(series: Ints, times: Ints) -> NDArray[np.intp]:
+    """Where the rows go; equal ones stay in the order they came.
+
+    One key of both columns sorts three times as fast, where they fit into it and none are equal.
+    """
+    if not len(series):
+        return np.zeros(0, np.intp)
+    first, since = int(series.min()), int(times.min())
+    bits = (int(times.max()) - since).bit_length()
+    if (int(series.max()) - first).bit_length() + bits < 63:
+        keys = (series - first) << bits | times - since
+        order = np.argsort(keys)
+        keys = keys[order]
+        if not (keys[1:] == keys[:-1]).any():
+            return order
+    return np.lexsort((times, series))
+
+
 def pack_numbers(series: Ints, times: Ints, accounts: Ints, values: NDArray[Any]) -> bytes:
-    """The COPY data of `(time, account_id, series_id, value float8)`; `times` in µs since 1970."""
+    """Rows `(time, account_id, series_id, value float8)` between `HEADER` and `TRAILER`.
+
+    `times` are µs since 1970.
+    """
     rows = np.empty(len(series), _NUMBER)
     rows["fields"] = 4
     rows["time_bytes"] = rows["value_bytes"] = 8
@@ -73,7 +94,7 @@ def pack_numbers(series: Ints, times: Ints, accounts: Ints, values: NDArray[Any]
     rows["account"] = accounts
     rows["series"] = series
     rows["value"] = values
-    return b"".join((_HEADER, rows.tobytes(), _TRAILER))
+    return rows.tobytes()
 
 
 def sort_texts(rows: list[TextRow]) -> tuple[list[TextRow], list[tuple[int, int]]]:
@@ -89,13 +110,12 @@ def sort_texts(rows: list[TextRow]) -> tuple[list[TextRow], list[tuple[int, int]
 
 
 def pack_texts(rows: list[TextRow], accounts: list[int]) -> bytes:
-    """The COPY data of `(time, account_id, series_id, value text)`; `accounts` by message."""
-    parts = [_HEADER]
+    """Rows `(time, account_id, series_id, value text)`; `accounts` are by message."""
+    parts = []
     for series, time_us, number, value in rows:
         data = value.encode()
         parts.append(
             _text_head(4, 8, time_us - _EPOCH_US, 4, accounts[number], 4, series, len(data))
         )
         parts.append(data)
-    parts.append(_TRAILER)
     return b"".join(parts)

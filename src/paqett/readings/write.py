@@ -16,17 +16,17 @@ from psycopg import errors
 
 from paqett.db import Connection
 from paqett.readings import attributes, limits, rows
-from paqett.readings.batch import Batch, Where
+from paqett.readings.batch import Batch, Where, slot_of
 from paqett.readings.decode import Rejection
 from paqett.readings.directory import Directory, Entry
 from paqett.readings.incoming import Incoming, Outcome
 from paqett.readings.ledger import Ledger
-from paqett.readings.limits import SLOT_US
 from paqett.readings.plain import Columns
 from paqett.readings.rows import Numbers, TextRow
 from paqett.sqlfiles import query, tier_query
 
 _HOUR_US = 3_600_000_000
+_STREAMED_ROWS = 8192
 _DOUBT = 20  # flushes staged without need cost less than one COPY that fails
 
 
@@ -78,18 +78,16 @@ async def _write_hour(
     outcome.unknown += batch.unknown
     received_us = messages[0].received_us
     gates = await limits.open_gates(conn, directory, batch.known(), received_us)
-    batch.read()
+    await _stream(conn, directory, batch, outcome)
     moving = {entry.account_id for entry in batch.used if entry.moving_from is not None}
     if moving:
         await conn.execute(query("lock_move_shared"), {"accounts": sorted(moving)})
     if batch.unseen():
         await _create_series(conn, directory, batch)
     batch.place()
-    await _thin(conn, batch)
-    for where in sorted(batch.columns, key=str):
-        await _store_numbers(conn, directory, where, batch, outcome)
-    for where in sorted(batch.texts, key=str):
-        await _store_texts(conn, directory, where, batch, outcome)
+    await _store(conn, directory, batch, outcome)
+    if batch.over:
+        await _store_what_was_over(conn, directory, batch, outcome)
     for entry, message in sorted(batch.attributes, key=lambda pair: pair[0].device_id):
         refused = await attributes.merge_attributes(
             conn, entry.account_id, entry.device_id, message.payload
@@ -130,31 +128,91 @@ async def _create_series(conn: Connection, directory: Directory, batch: Batch) -
     await directory.load_series(conn, device_ids)
 
 
-async def _thin(conn: Connection, batch: Batch) -> None:
-    """Past the quota: the first reading of each series in each aligned 5 minutes, no more."""
-    for where, points in batch.over_quota.items():
-        slots = {(p.entry.account_id, p.series_id, p.time_us // SLOT_US * SLOT_US) for p in points}
-        tier, moving_from = where
+async def _store(conn: Connection, directory: Directory, batch: Batch, outcome: Outcome) -> None:
+    for where in sorted(batch.columns, key=str):
+        await _store_numbers(conn, directory, where, batch, outcome)
+    for where in sorted(batch.texts, key=str):
+        await _store_texts(conn, directory, where, batch, outcome)
+
+
+async def _store_what_was_over(
+    conn: Connection, directory: Directory, batch: Batch, outcome: Outcome
+) -> None:
+    """Points there was no room for: duplicates are free, and those stored have made room."""
+    for (tier, moving_from), points in list(batch.over.items()):
         found = await conn.execute(
-            tier_query("filled_slots", tier, moving_from),
+            tier_query("known_readings", tier, moving_from),
             {
-                "accounts": [account for account, *_ in slots],
-                "series": [series for _, series, _ in slots],
-                "slots": [slot for *_, slot in slots],
+                "accounts": [point.entry.account_id for point in points],
+                "series": [point.series_id for point in points],
+                "times": [point.time_us for point in points],
+                "slots": [slot_of(point.time_us) for point in points],
             },
         )
-        filled = {(row["series_id"], row["slot_us"]) for row in await found.fetchall()}
-        batch.thin(where, points, filled)
+        known = [(row["series_id"], row["time_us"], row) for row in await found.fetchall()]
+        present = {(series, time_us) for series, time_us, row in known if row["present"]}
+        filled = {(series, slot_of(time_us)) for series, time_us, row in known if row["filled"]}
+        outcome.duplicates += batch.settle((tier, moving_from), present, filled)
+    await _store(conn, directory, batch, outcome)
+
+
+async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome: Outcome) -> None:
+    """Read the batch; what is plain and of its main tier is copied while the rest is being read.
+
+    So the database works on rows while the next ones are decoded. What cannot be stored this way
+    is left in the batch.
+    """
+    tier = batch.main_tier()
+    if tier is None or directory.doubt:
+        batch.read()
+        return
+    where: Where = (tier, None)
+    more = batch.read(where, _STREAMED_ROWS)
+    if not more:
+        return
+    parts: list[Columns] = []
+    again: list[tuple[int, int]] = []
+    try:
+        async with (
+            conn.transaction(),
+            conn.cursor() as cursor,
+            cursor.copy(tier_query("copy_numbers", tier)) as target,
+        ):
+            await target.write(rows.HEADER)
+            while True:
+                parts.append(batch.take(where))
+                found = rows.sort_numbers(parts[-1])
+                again += found.again
+                await target.write(_packed(found, batch))
+                if not more:
+                    break
+                more = batch.read(where, _STREAMED_ROWS)
+            await target.write(rows.TRAILER)
+    except errors.UniqueViolation:
+        directory.doubt = _DOUBT
+        batch.read()
+        batch.put_back(where, parts)
+        return
+    batch.note_duplicates(again)
+    stored = sum(len(part.series) for part in parts)
+    outcome.stored += stored - len(again)
+    outcome.duplicates += len(again)
+    outcome.measured_us += [part.times for part in parts]
+
+
+def _packed(found: Numbers, batch: Batch) -> bytes:
+    accounts = np.fromiter(batch.accounts, np.int64, len(batch.accounts))[found.numbers]
+    return rows.pack_numbers(found.series, found.times, accounts, found.values)
 
 
 async def _store_numbers(
     conn: Connection, directory: Directory, where: Where, batch: Batch, outcome: Outcome
 ) -> None:
-    columns: Columns = batch.columns[where]
+    columns = batch.take(where)
+    if not columns.series:
+        return
     found = rows.sort_numbers(columns)
-    accounts = np.array(batch.accounts, np.int64)[found.numbers]
-    data = rows.pack_numbers(found.series, found.times, accounts, found.values)
-    stored = await _copy(conn, directory, where, "numbers", data)
+    stored = await _copy(conn, directory, where, "numbers", _packed(found, batch))
     again = found.again if stored is None else [*found.again, *_not_in(stored, found)]
     batch.note_duplicates(again)
     outcome.stored += len(columns.series) - len(again)
@@ -174,7 +232,7 @@ def _not_in(stored: set[tuple[int, int]], found: Numbers) -> list[tuple[int, int
 async def _store_texts(
     conn: Connection, directory: Directory, where: Where, batch: Batch, outcome: Outcome
 ) -> None:
-    came: list[TextRow] = batch.texts[where]
+    came: list[TextRow] = batch.texts.pop(where)
     kept, again = rows.sort_texts(came)
     data = rows.pack_texts(kept, batch.accounts)
     stored = await _copy(conn, directory, where, "texts", data)
@@ -188,8 +246,9 @@ async def _store_texts(
 async def _copy(
     conn: Connection, directory: Directory, where: Where, form: str, data: bytes
 ) -> set[tuple[int, int]] | None:
-    """Store COPY data; None when every row went in, else the (series, µs) of those that did."""
+    """Store packed rows; None when every row went in, else the (series, µs) of those that did."""
     tier, moving_from = where
+    data = b"".join((rows.HEADER, data, rows.TRAILER))
     if moving_from is None and not directory.doubt:
         try:
             async with (

@@ -61,8 +61,9 @@ class Writer:
             await self._after_failure(batch)
             raise
         middle = len(batch) // 2
-        first = await self.flush(batch[:middle])
-        return _sum(first, await self.flush(batch[middle:], beside))
+        outcome = await self.flush(batch[:middle])
+        outcome.add(await self.flush(batch[middle:], beside))
+        return outcome
 
     async def _attempt(self, batch: Sequence[Incoming], beside: Beside | None) -> Outcome:
         started = time.perf_counter()
@@ -121,14 +122,3 @@ class Writer:
         if conn is not None:
             with suppress(Error, PaqettError):
                 await conn.close()
-
-
-def _sum(first: Outcome, second: Outcome) -> Outcome:
-    return Outcome(
-        first.stored + second.stored,
-        first.duplicates + second.duplicates,
-        first.unknown + second.unknown,
-        first.rejected + second.rejected,
-        {**first.refusals, **second.refusals},
-        [*first.measured_us, *second.measured_us],
-    )

@@ -1,0 +1,63 @@
+"""Plain SVG charts, written by hand: bars for ratios, a line for memory."""
+
+from html import escape
+
+_WIDTH = 820
+_STYLE = (
+    "<style>text{font:13px system-ui,sans-serif;fill:#222}"
+    ".t{font-weight:600;font-size:15px}.g{stroke:#ddd}.b{fill:#2a6f97}"
+    ".l{fill:none;stroke:#2a6f97;stroke-width:2}"
+    "@media(prefers-color-scheme:dark){text{fill:#ddd}.g{stroke:#444}.b{fill:#61a5c2}"
+    ".l{stroke:#61a5c2}}</style>"
+)
+
+
+def _svg(height: int, title: str, body: list[str]) -> str:
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}"'
+            f' role="img" aria-label="{escape(title)}">',
+            _STYLE,
+            f'<text class="t" x="10" y="22">{escape(title)}</text>',
+            *body,
+            "</svg>\n",
+        ]
+    )
+
+
+def bars(title: str, values: list[tuple[str, float, str]]) -> str:
+    """One bar for each (name, share of 1, what is written behind it)."""
+    left, full = 250, 430
+    height = 60 + 28 * len(values)
+    body = []
+    for tenth in range(0, 11, 2):
+        x = left + full * tenth / 10
+        body.append(f'<line class="g" x1="{x}" y1="36" x2="{x}" y2="{height - 22}"/>')
+        body.append(f'<text x="{x - 9}" y="{height - 6}">{tenth / 10:.1f}</text>')
+    for number, (name, share, note) in enumerate(values):
+        y, wide = 42 + 28 * number, full * min(share, 1.0)
+        body.append(f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{escape(name)}</text>')
+        body.append(f'<rect class="b" x="{left}" y="{y}" width="{wide:.1f}" height="20"/>')
+        body.append(f'<text x="{left + wide + 6:.1f}" y="{y + 15}">{escape(note)}</text>')
+    return _svg(height, title, body)
+
+
+def line(title: str, values: list[float], unit: str) -> str:
+    """One line from zero up, a value a second."""
+    left, top, wide, high = 70, 40, 720, 200
+    most = max(values) * 1.15
+    body = []
+    for quarter in range(5):
+        y = top + high * (1 - quarter / 4)
+        body.append(f'<line class="g" x1="{left}" y1="{y}" x2="{left + wide}" y2="{y}"/>')
+        label = f"{most * quarter / 4:.0f} {unit}"
+        body.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{label}</text>')
+    last = max(1, len(values) - 1)
+    points = " ".join(
+        f"{left + wide * n / last:.1f},{top + high * (1 - value / most):.1f}"
+        for n, value in enumerate(values)
+    )
+    body.append(f'<polyline class="l" points="{points}"/>')
+    end = f"{len(values)} s"
+    body.append(f'<text x="{left + wide}" y="{top + high + 20}" text-anchor="end">{end}</text>')
+    return _svg(top + high + 30, title, body)

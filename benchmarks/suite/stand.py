@@ -1,0 +1,244 @@
+"""The processes under measurement: PostgreSQL, `paqett broker` and `paqett ingest`.
+
+They are used from outside alone, through settings, sockets and SQL. A stand is made for each part
+and leaves nothing behind: children die with the suite, and the folder goes whatever happens.
+"""
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import psycopg
+
+from paqett import db, migrate
+from paqett.children import die_with_parent, free_port, give, service_user
+from paqett.local import fleet, postgres
+from paqett.plans import load_plans
+from paqett.settings import load
+from suite.mqtt import Refused, open_connection, publish_packet
+
+BENCHMARKS = Path(__file__).parents[1]
+PLANS = BENCHMARKS / "plans.toml"
+ACCOUNTS = 200
+TABLE = "telemetry_own"
+READY_METRIC = "stand_ready"
+
+
+class BenchmarkError(Exception):
+    """A run that cannot be trusted; says why."""
+
+
+class Stand:
+    """A database, a broker, an ingest process and a fleet."""
+
+    def __init__(
+        self, folder: Path, ports: dict[str, int], url: str, server: subprocess.Popen[bytes]
+    ) -> None:
+        self.folder = folder
+        self.ports = ports
+        self.url = url
+        self.server = server
+        self.devices: list[fleet.SimDevice] = []
+        self.conn = psycopg.connect(url, autocommit=True, application_name="benchmark")
+        self.ca_file = folder / "ca.pem"
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The settings of both processes."""
+        return {
+            "PAQETT_DATABASE__URL": self.url,
+            "PAQETT_PAQETT__DATA_DIR": str(self.folder),
+            "PAQETT_PAQETT__PLANS_FILE": str(PLANS),
+            "PAQETT_LOG__LEVEL": "warning",
+            "PAQETT_MQTT__PORT": str(self.ports["platform"]),
+            "PAQETT_MQTT__PASSWORD": "writer",
+            "PAQETT_BROKER__LISTEN_PORT": str(self.ports["plain"]),
+            "PAQETT_BROKER__TLS_PORT": str(self.ports["tls"]),
+            "PAQETT_BROKER__TLS_CERT_FILE": str(self.folder / "server.pem"),
+            "PAQETT_BROKER__TLS_KEY_FILE": str(self.folder / "server.key"),
+        }
+
+    @property
+    def metrics_url(self) -> str:
+        """Where ingest's own figures are."""
+        return f"http://127.0.0.1:{self.ports['ops']}/metrics"
+
+    def prepare(self, devices: int) -> None:
+        """Schema, certificates and fleet."""
+
+        async def work() -> None:
+            settings = load(self.environ)
+            plan = load_plans(PLANS)["bench"]
+            async with await db.connect(settings.database, "bench", autocommit=True) as conn:
+                await migrate.migrate(conn)
+                self.devices = await fleet.create(conn, "bench", devices, ACCOUNTS, plan)
+
+        asyncio.run(work())
+        _make_certificates(self.folder)
+
+    def start(self) -> None:
+        """Start both processes and wait until a reading has gone all the way."""
+        self._spawn("broker", {})
+        self._spawn("ingest", {"PAQETT_OPS__PORT": str(self.ports["ops"])})
+        deadline = time.monotonic() + 60
+        while not self._reading_arrives():
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"no reading arrives\n{self.log_tail()}")
+
+    def _spawn(self, name: str, more: dict[str, str]) -> None:
+        with (self.folder / f"{name}.log").open("ab") as out:
+            self._children[name] = subprocess.Popen(
+                [sys.executable, "-m", "paqett", name],
+                env={**os.environ, **self.environ, **more}, cwd=self.folder,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGTERM),
+            )  # fmt: skip
+
+    def _reading_arrives(self) -> bool:
+        """Send one; a broker nobody listens to drops it, so this is tried again and again."""
+        for name, child in self._children.items():
+            if child.poll() is not None:
+                raise BenchmarkError(f"{name} ended\n{self.log_tail()}")
+        device = self.devices[0]
+        body = b'{"%s":1}' % READY_METRIC.encode()
+        packet = publish_packet(f"paqett/v1/{device.id}/telemetry", body, 1, 1)
+        with suppress(OSError, Refused):
+            conn = open_connection(self.ports["plain"], device.id, device.secret)
+            with conn:
+                conn.sendall(packet)
+                conn.recv(4)
+                conn.sendall(b"\xe0\x00")
+        time.sleep(0.3)
+        return self.count_rows() > 0
+
+    def pid(self, name: str) -> int:
+        """The process `broker` or `ingest`."""
+        return self._children[name].pid
+
+    def mosquitto(self) -> psutil.Process:
+        """The broker's child."""
+        return psutil.Process(self.pid("broker")).children()[0]
+
+    def backends_of_ingest(self) -> list[int]:
+        """Process ids of the connections ingest holds."""
+        rows = self.conn.execute(
+            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'paqett ingest%'"
+        )
+        return [row[0] for row in rows]
+
+    def count_rows(self, without: Sequence[str] = ()) -> int:
+        """Rows in the tier's hypertable, those of some devices left out."""
+        text = f"SELECT count(*) FROM {TABLE}"
+        if without:
+            text += " WHERE series_id NOT IN (SELECT id FROM series WHERE device_id = ANY(%s))"
+        row = self.conn.execute(text, (list(without),) if without else None).fetchone()
+        return int(row[0]) if row else 0
+
+    def committed_messages(self, without: Sequence[str] = ()) -> int:
+        """Messages committed so far, duplicates too: counted in the readings' own transaction."""
+        row = self.conn.execute(
+            "SELECT coalesce(sum(messages), 0) FROM usage_hour WHERE device_id <> ALL(%s)",
+            (list(without),),
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def create_series(self, metrics: list[str]) -> None:
+        """Give every device these metrics."""
+        self.conn.execute(
+            "INSERT INTO series (account_id, device_id, metric, kind)"
+            " SELECT account_id, id, metric, 'number' FROM device, unnest(%s::text[]) metric",
+            (metrics,),
+        )
+        self.conn.execute("VACUUM ANALYZE series")
+
+    def clear(self) -> None:
+        """Leave one reading of each series, two minutes old: the chunk is there, the index warm."""
+        self.conn.execute(f"TRUNCATE {TABLE}")
+        self.conn.execute(
+            f"INSERT INTO {TABLE} (time, account_id, series_id, value)"
+            " SELECT now() - interval '2 minutes', account_id, id, 0 FROM series ORDER BY id"
+        )
+        self.conn.execute("VACUUM usage_hour")
+        self.conn.execute("CHECKPOINT")
+
+    def log_tail(self) -> str:
+        """The last lines of every log."""
+        return "\n".join(
+            f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}"
+            for path in sorted(self.folder.glob("*.log"))
+        )
+
+    def stop(self) -> None:
+        """Stop the processes in the order ingest, broker; kill what does not end."""
+        self.conn.close()
+        for name in ("ingest", "broker"):
+            if name in self._children:
+                _end(self._children[name], signal.SIGTERM)
+
+
+def _ports() -> dict[str, int]:
+    """Free ports, somewhere below those of outgoing connections: others may run a stand too."""
+    found: dict[str, int] = {}
+    first = random.randrange(20_000, 30_000, 10)
+    for name in ("plain", "tls", "platform", "ops", "postgres"):
+        found[name] = free_port(first, taken=tuple(found.values()))
+    return found
+
+
+def _end(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    child.send_signal(number)
+    try:
+        child.wait(30)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _make_certificates(folder: Path) -> None:
+    """A certificate authority and a certificate for this host, for as long as the stand lives."""
+
+    def openssl(*arguments: str) -> None:
+        command = ["openssl", *arguments]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BenchmarkError(f"openssl: {done.stderr.strip()[-500:]}")
+
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    openssl("req", "-x509", *key, "-subj", "/CN=benchmark", "-keyout", "ca.key", "-out", "ca.pem")
+    openssl("req", *key, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr")
+    openssl(
+        "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+        "-CAcreateserial", "-days", "2", "-extfile", "names", "-out", "server.pem",
+    )  # fmt: skip
+    give(folder / "server.key", service_user("mosquitto"))
+
+
+@contextmanager
+def stand(devices: int = 1000) -> Iterator[Stand]:
+    """A stand with its fleet made and its processes not started yet."""
+    with ExitStack() as cleaning:
+        folder = Path(tempfile.mkdtemp(prefix="paqett-bench-", dir="/var/tmp"))
+        cleaning.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder.chmod(0o755)
+        ports = _ports()
+        cluster = postgres.create(folder / "postgres", ports["postgres"], shared_buffers="2GB")
+        server = postgres.start(cluster, folder / "postgres.log")
+        cleaning.callback(_end, server, signal.SIGINT)
+        postgres.wait_ready(cluster.url())
+        postgres.create_database(cluster, "bench")
+        made = Stand(folder, ports, cluster.url("bench"), server)
+        cleaning.callback(made.stop)
+        made.prepare(devices)
+        yield made

@@ -1,0 +1,117 @@
+"""Results as Markdown tables: what is printed, and what stands in README.md."""
+
+from typing import Any
+
+Result = dict[str, Any]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    widths = [max(len(row[n]) for row in [head, *rows]) for n in range(len(head))]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(_cell(text, width, n) for n, (text, width) in enumerate(cells)) + " |"
+        for cells in (list(zip(line, widths, strict=True)) for line in lines)
+    )
+
+
+def _cell(text: str, width: int, column: int) -> str:
+    return text.rjust(width) if column else text.ljust(width)
+
+
+def rates(result: Result) -> str:
+    """Rates against their ceilings."""
+    head = ["", "rows/s", "messages/s", "ceiling before", "after", "of the ceiling", "others"]
+    rows = []
+    for figure in result["figures"]:
+        name = figure["name"]
+        if figure["stored"] < figure["rows"] and "QoS 0" in name:
+            name += f" ({figure['rows'] - figure['stored']:,} rows lost)"
+        rows.append(
+            [
+                name, f"{figure['rows_per_second']:,}", f"{figure['messages_per_second']:,}",
+                f"{figure['ceiling_before']:,}", f"{figure['ceiling_after']:,}",
+                f"{figure['of_ceiling']:.2f}", _others(figure),
+            ]
+        )  # fmt: skip
+    return _table(head, rows)
+
+
+def _others(figure: Result) -> str:
+    """Cores that processes of somebody else kept busy."""
+    return f"{figure['cpu_seconds']['other processes'] / figure['seconds']:.2f}"
+
+
+def cores(figures: list[Result]) -> str:
+    """Which process had how much of a core, and what a message cost it.
+
+    The cost depends far less than the rate on who else uses the machine.
+    """
+    head = ["cores busy, CPU µs a message", *(figure["name"] for figure in figures)]
+    rows = []
+    for group in figures[0]["cpu_seconds"]:
+        row = [group]
+        for figure in figures:
+            spent = figure["cpu_seconds"].get(group, 0.0)
+            cost = spent / figure["messages"] * 1e6
+            row.append(f"{spent / figure['seconds']:.2f} · {cost:5.1f}")
+        rows.append(row)
+    return _table(head, rows)
+
+
+def ceilings(result: Result) -> str:
+    """The ceiling alone."""
+    rows = [
+        [figure["name"], *(f"{rate:,}" for rate in figure["ceilings"])]
+        for figure in result["figures"]
+    ]
+    return _table(["COPY, rows/s", "first", "second", "third"], rows)
+
+
+def latency(result: Result) -> str:
+    """From publish to visible, and ingest's own figures."""
+    seen, error = result["visible_ms"], result["error_ms"]
+    rows = [
+        [f"publish to visible ({result['probes']:,} probes)", str(seen["p50"]), str(seen["p99"])],
+        ["of that at most the prober's own", str(error["p50"]), str(error["p99"])],
+    ]
+    labels = {
+        "paqett_ingest_flush_seconds": "ingest: from BEGIN to commit",
+        "paqett_ingest_lag_seconds": "ingest: from the reading's time to commit",
+    }
+    for name, values in result["ingest_ms"].items():
+        p50, p99 = (values["p50"], values["p99"]) if values else ("not offered", "not offered")
+        rows.append([labels[name], str(p50), str(p99)])
+    rate = result["load"]["messages_per_second"]
+    return _table([f"ms, at {rate:,} messages/s", "p50", "p99"], rows)
+
+
+def memory(result: Result) -> str:
+    """First against last quarter."""
+    row = [
+        f"{result['load']['rows']:,}", str(result["first_quarter_mb"]),
+        str(result["last_quarter_mb"]), f"{result['growth']:+.1%}",
+    ]  # fmt: skip
+    return _table(["rows", "first quarter, MB", "last quarter, MB", "growth"], [row])
+
+
+def profile(result: Result) -> str:
+    """The ten functions with the most time of their own."""
+    columns = [figure["top"][:10] for figure in result["figures"]]
+    rows = []
+    for place in range(max(len(column) for column in columns)):
+        row = [str(place + 1)]
+        for column in columns:
+            top = column[place] if place < len(column) else {"function": "", "own": 0}
+            row.append(f"{top['own']:.1%} {top['function']}")
+        rows.append(row)
+    return _table(["", *(figure["name"] for figure in result["figures"])], rows)
+
+
+def of(part: str, result: Result) -> str:
+    """The tables of a part's result."""
+    if "skipped" in result:
+        return f"Skipped: {result['skipped']}."
+    if part == "end_to_end":
+        return rates(result) + "\n\n" + cores(result["figures"])
+    tables = {"ceiling": ceilings, "latency": latency, "memory": memory, "profile": profile}
+    return tables.get(part, rates)(result)
