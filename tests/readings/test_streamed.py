@@ -1,4 +1,4 @@
-"""Rows that are copied while the rest of their batch is read: the same outcome, whatever is in it."""
+"""Rows are copied while the rest of their batch is read: the outcome is the same."""
 
 import json
 import random
@@ -7,9 +7,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from door import NOW_US, Door
 from paqett.readings import write
 from paqett.readings.incoming import Incoming, Report
-from test_write import NOW_US, Door
 
 METRICS = ("t", "h", "on", "mode", "new")
 

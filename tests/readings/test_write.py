@@ -1,48 +1,21 @@
 """Batches of messages become rows: each reading once, its neighbours untouched by a bad one."""
 
 import asyncio
-import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
+from door import NOW, NOW_US, Door, message
 from paqett import db, moves
 from paqett.plans import load_plans
-from paqett.readings.directory import Directory
-from paqett.readings.incoming import Incoming, Outcome
-from paqett.readings.write import write_batch
 from paqett.settings import Settings
-
-NOW = datetime.now(UTC)
-NOW_US = int(NOW.timestamp() * 1e6)
-
-
-class Door:
-    """Flushes batches the way ingest does, each in a transaction of its own."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.directory = Directory(load_plans(settings.plans_file))
-
-    def send(self, *messages: Incoming) -> Outcome:
-        async def run() -> Outcome:
-            connecting = db.connect(self.settings.database, "test", autocommit=True)
-            async with await connecting as conn, conn.transaction():
-                return await write_batch(conn, self.directory, messages)
-
-        return asyncio.run(run())
 
 
 @pytest.fixture
 def door(settings: Settings) -> Door:
     return Door(settings)
-
-
-def message(device: str, values: Any, topic: str = "telemetry", at: int = NOW_US) -> Incoming:
-    payload = values if isinstance(values, bytes) else json.dumps(values).encode()
-    return Incoming(device, topic, payload, at)
 
 
 def rows(url: str, table: str) -> list[tuple[Any, ...]]:
