@@ -83,15 +83,24 @@ def test_another_sql_login_gets_nothing(stranger_url: str, attack: str) -> None:
         conn.execute(attack)
 
 
-def test_ingest_may_write_readings_and_not_read_keys(bare_database_url: str) -> None:
+def test_ingest_may_write_readings_and_read_no_key_verifier_or_address(
+    bare_database_url: str,
+) -> None:
     in_database(bare_database_url, migrate.migrate)
     name = bare_database_url.rpartition("/")[2]
     with psycopg.connect(bare_database_url) as conn:
         conn.execute(f'SET ROLE "{name}_ingest"')
         conn.execute("INSERT INTO telemetry_own VALUES (now(), 1, 1, 1)")
-        conn.execute("SELECT * FROM device")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            conn.execute("SELECT * FROM api_key")
+        conn.execute("SELECT id, account_id, clock FROM device")
+    for secret in (
+        "SELECT * FROM api_key",
+        "SELECT verifier FROM device",
+        "SELECT email FROM account",
+    ):
+        with psycopg.connect(bare_database_url) as conn:
+            conn.execute(f'SET ROLE "{name}_ingest"')
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(secret)
 
 
 def test_the_worker_drops_expired_chunks_on_the_edition_without_policies(

@@ -4,6 +4,7 @@ SELECT device_id AS device, sum(messages)::bigint AS messages, sum(points)::bigi
        sum(bytes)::bigint AS bytes, sum(late)::bigint AS late, sum(duplicates)::bigint AS duplicates
 FROM usage_hour
 WHERE account_id = %(account)s AND hour >= %(from)s AND hour < %(to)s
+  AND (%(devices)s::text[] IS NULL OR device_id = ANY (%(devices)s))
 GROUP BY device_id ORDER BY device_id;
 
 -- name: usage_by_day
@@ -15,9 +16,11 @@ FROM (
     SELECT date_trunc('day', hour AT TIME ZONE 'UTC') AS day,
            messages, points, bytes, late, duplicates, 0 AS rejected
     FROM usage_hour WHERE account_id = %(account)s AND hour >= %(from)s AND hour < %(to)s
+      AND (%(devices)s::text[] IS NULL OR device_id = ANY (%(devices)s))
     UNION ALL
     SELECT date_trunc('day', hour AT TIME ZONE 'UTC'), 0, 0, 0, 0, 0, points
     FROM rejection_hour WHERE account_id = %(account)s AND hour >= %(from)s AND hour < %(to)s
+      AND (%(devices)s::text[] IS NULL OR device_id = ANY (%(devices)s))
 ) AS counted
 GROUP BY counted.day ORDER BY counted.day DESC;
 
@@ -25,7 +28,13 @@ GROUP BY counted.day ORDER BY counted.day DESC;
 -- How many of the account's points were refused, for each code.
 SELECT code, sum(points)::bigint AS points FROM rejection_hour
 WHERE account_id = %(account)s AND hour >= %(from)s AND hour < %(to)s
+  AND (%(devices)s::text[] IS NULL OR device_id = ANY (%(devices)s))
 GROUP BY code ORDER BY code;
+
+-- name: quota_used
+-- What of the account's day counts against its plan, by all of its devices.
+SELECT coalesce(sum(points - late), 0)::bigint AS used FROM usage_hour
+WHERE account_id = %(account)s AND hour >= %(from)s AND hour < %(to)s;
 
 -- name: late_left
 -- The account's late bucket as the last flush left it.

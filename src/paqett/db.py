@@ -48,6 +48,7 @@ def _options(settings: Database, process: str) -> dict[str, Any]:
     return {
         "row_factory": dict_row,
         "application_name": f"paqett {process}",
+        "options": "-c timezone=UTC",
         "connect_timeout": max(1, round(settings.connect_timeout_s)),
     }
 

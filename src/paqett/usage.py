@@ -1,5 +1,6 @@
 """What an account has used of its plan, and what was refused. A point is one metric value."""
 
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +12,8 @@ from paqett.db import Connection
 from paqett.errors import Invalid
 from paqett.plans import Plan
 from paqett.sqlfiles import query
+
+_CURSOR = re.compile(r"([0-9T:+-]{1,40}) ([A-Za-z0-9_-]{1,16}) ([a-z_]{1,64})")
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -102,12 +105,24 @@ class Page(msgspec.Struct, frozen=True):
     next_cursor: str | None
 
 
-async def today(conn: Connection, account: Account, plan: Plan, now: datetime, days: int) -> Usage:
-    """Usage of the UTC day of `now` and of the `days` days before."""
+async def today(
+    conn: Connection, account: Account, plan: Plan, now: datetime, days: int,
+    devices: list[str] | None = None,
+) -> Usage:  # fmt: skip
+    """Usage of the UTC day of `now` and of the `days` days before.
+
+    With `devices` of these alone, but for the quota and the late bucket, which are the account's.
+    """
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    values = {"account": account.id, "from": midnight, "to": midnight + timedelta(days=1)}
+    values: dict[str, Any] = {
+        "account": account.id,
+        "from": midnight,
+        "to": midnight + timedelta(days=1),
+    }
+    values["devices"] = devices
     by_device = await (await conn.execute(query("usage_by_device"), values)).fetchall()
     refused = await (await conn.execute(query("rejections_by_code"), values)).fetchall()
+    used = await (await conn.execute(query("quota_used"), values)).fetchone()
     past = {**values, "from": midnight - timedelta(days=days), "to": midnight}
     by_day = await (await conn.execute(query("usage_by_day"), past)).fetchall()
     total = {
@@ -117,7 +132,7 @@ async def today(conn: Connection, account: Account, plan: Plan, now: datetime, d
     return Usage(
         plan.name,
         Counted(**total, rejected={row["code"]: row["points"] for row in refused}),
-        _quota(plan, total["points"] - total["late"], midnight + timedelta(days=1)),
+        _quota(plan, used["used"] if used else 0, midnight + timedelta(days=1)),
         await _late_bucket(conn, account, plan, now),
         [msgspec.convert(row, DeviceUsage) for row in by_device],
         [msgspec.convert(row, Day) for row in by_day],
@@ -198,7 +213,9 @@ def _read_cursor(cursor: str | None) -> tuple[datetime | None, str | None, str |
     if cursor is None:
         return None, None, None
     try:
-        hour, device, code = urlsafe_b64decode(cursor).decode().split(" ")
-        return datetime.fromisoformat(hour), device, code
+        found = _CURSOR.fullmatch(urlsafe_b64decode(cursor).decode())
+        if found is not None:
+            return datetime.fromisoformat(found[1]), found[2], found[3]
     except ValueError:
-        raise Invalid("The cursor is not one of ours.", field="cursor") from None
+        pass
+    raise Invalid("The cursor is not one of ours.", field="cursor")

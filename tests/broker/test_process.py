@@ -20,7 +20,8 @@ from paqett.broker import files, process
 from paqett.broker.log_lines import Event
 from paqett.children import free_port
 from paqett.errors import ConfigurationError
-from paqett.mqtt.credentials import verifier
+from paqett.mqtt.consumer import Consumer, Message
+from paqett.mqtt.credentials import verifier, writer_client_id
 from paqett.settings import Settings
 from support import Tenant, with_url
 
@@ -86,6 +87,25 @@ async def running(settings: Settings) -> AsyncIterator[process._Broker]:
         finally:
             stop.set()
             await asyncio.wait_for(task, DEADLINE_S)
+
+
+@asynccontextmanager
+async def reading(settings: Settings, got: list[bytes]) -> AsyncIterator[Consumer]:
+    """The platform's consumer while it is subscribed."""
+
+    def take(message: Message) -> None:
+        got.append(message.payload)
+        consumer.acknowledge((message,))
+
+    client_id = writer_client_id(settings.mqtt.password)
+    consumer = Consumer(settings.mqtt, client_id, ["paqett/v1/+/#"], take)
+    task = asyncio.create_task(consumer.run())
+    try:
+        await until(lambda: consumer.connected)
+        yield consumer
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def until(ready: Callable[[], bool]) -> None:
@@ -174,17 +194,48 @@ def test_a_password_change_while_the_broker_starts_does_not_end_it(
         (broker._folder / "passwords").write_text(files.password_file(lines, ""))
         broker.write_configuration()
         async with await db.connect(broker_settings.database, "test", autocommit=True) as conn:
+            broker._expect_writer(0.0)
             broker._child = await broker._start()
             await broker._sync(conn)
+            broker._reload(1.0)
             reading = asyncio.create_task(broker._read_log(broker._child))
             await until(lambda: broker._serving or broker._child.returncode is not None)
             assert broker._child.returncode is None
-            assert broker._passwords is None, "what changed meanwhile must be sent again"
-            await broker._sync(conn)
+            assert broker._reload_due, "what changed meanwhile must be sent now"
+            broker._reload(1.0)
+            assert not broker._reload_due
             await asyncio.sleep(0.3)
             assert broker._child.returncode is None
             await broker.stop()
             await reading
+
+    asyncio.run(work())
+
+
+def test_what_devices_send_between_a_killed_broker_and_the_writers_return_waits_for_it(
+    broker_settings: Settings, database_url: str, owner: Tenant
+) -> None:
+    first, second = owner.devices
+    got: list[bytes] = []
+    set_secret(database_url, first, "s")
+
+    async def work() -> None:
+        async with running(broker_settings) as broker:
+            await sign_in(broker_settings, first)
+            async with reading(broker_settings, got):
+                await asyncio.sleep(1.0)  # its session is saved
+            assert broker._child is not None
+            old = broker._child
+            old.kill()
+            await until(lambda: broker._child is not old and broker._serving)
+            set_secret(database_url, second, "new")  # its reload must not cost the session
+            client = await sign_in(broker_settings, first)
+            for number in range(100):
+                client.publish(f"paqett/v1/{first}/telemetry", str(number), qos=1)
+            await until(lambda: not client._persistent_storage._messages)
+            async with reading(broker_settings, got):
+                await until(lambda: len(got) == 100)
+                await until(lambda: not broker._reload_due)
 
     asyncio.run(work())
 

@@ -52,8 +52,13 @@ def test_a_message_is_stamped_with_the_moment_it_came() -> None:
 
 def test_an_array_leaves_room_for_its_items_and_lines_for_theirs() -> None:
     receipts = Receipts()
-    receipts.stamp("a", b"[{}]", NOW)
-    assert receipts.stamp("a", b"{}", NOW) == NOW + MAX_ITEMS
+    receipts.stamp("a", b" [{},{},{}]", NOW)
+    assert receipts.stamp("a", b"{}", NOW) == NOW + 3
+    receipts.stamp("d", b"[" + b"{}," * 2000, NOW)
+    assert receipts.stamp("d", b"{}", NOW) == NOW + MAX_ITEMS
+    for payload, bare in ((b"[", True), (b"5", True), (b"[{},{}]", False)):
+        receipts.stamp("e", payload, NOW, bare=bare)
+    assert receipts.stamp("e", b"{}", NOW) == NOW + 3
     receipts.stamp("b", b"{}\n" * 2000, NOW, "ndjson")
     assert receipts.stamp("b", b"{}", NOW) >= NOW + 2000
     receipts.stamp("c", b",t,1\n" * 2000, NOW, "csv")
@@ -77,7 +82,7 @@ def test_a_sweep_keeps_every_device_that_is_ahead_of_the_clock() -> None:
     receipts = Receipts()
     ahead = {f"device {n}": 0 for n in range(100_001)}
     for device in ahead:
-        ahead[device] = receipts.stamp(device, b"[{}]", NOW + 2_000_000) + MAX_ITEMS
+        ahead[device] = receipts.stamp(device, b"[{},{},{}]", NOW + 2_000_000) + 3
     receipts.stamp("another", b"{}", NOW + 2_000_001)
     assert receipts.stamp("device 0", b"{}", NOW + 2_000_001) == ahead["device 0"]
     assert receipts.stamp("device 99999", b"{}", NOW + 2_000_001) == ahead["device 99999"]

@@ -1,138 +1,19 @@
 """The whole stack as `paqett up` runs it: killed piece by piece, it loses nothing."""
 
-import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
 import httpx
-import msgspec
-import psutil
 import psycopg
 import pytest
 
-from paqett.local.state import State
-
-PAQETT = [sys.executable, "-m", "paqett"]
-DEADLINE_S = 100.0
-
-
-def until(ready: Callable[[], bool], what: str, timeout_s: float = DEADLINE_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not ready():
-        assert time.monotonic() < deadline, f"timed out: {what}"
-        time.sleep(0.1)
-
-
-class Stack:
-    """A running `paqett up` in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environ = {
-            **os.environ,
-            "PAQETT_PAQETT__DATA_DIR": str(folder),
-            "PAQETT_HTTP__PORT": "18400",
-            "PAQETT_BROKER__LISTEN_PORT": "18500",
-            "PAQETT_MQTT__PORT": "18600",
-        }
-        self.process: subprocess.Popen[str] | None = None
-
-    def up(self) -> str:
-        self.process = subprocess.Popen(
-            [*PAQETT, "up"], env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        said = ""
-        for line in self.process.stdout:
-            said += line
-            if line.startswith("Ctrl-C"):
-                break
-        assert "Paqett is up" in said
-        return said
-
-    @property
-    def state(self) -> State:
-        return msgspec.json.decode((self.folder / "up.json").read_bytes(), type=State)
-
-    def down(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGINT)
-            self.process.wait(60)
-            assert self.process.stdout is not None
-            self.process.stdout.close()
-            self.process = None
-
-    def kill(self, name: str) -> None:
-        """`kill -9` one process and wait until another stands in its place."""
-        old = self.state.pids[name]
-        os.kill(old, signal.SIGKILL)
-        until(lambda: self.state.pids.get(name, old) != old, f"{name} is started again")
-
-    def get(self, path: str, key: str | None = None) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {key or self.state.api_key}"}
-        return httpx.get(f"{self.state.api_url}{path}", headers=headers, timeout=30)
-
-    def answers(self) -> bool:
-        try:
-            return self.get("/readyz").status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    def simulate(self, *arguments: str) -> subprocess.Popen[bytes]:
-        environ = {
-            **self.environ,
-            "PAQETT_DATABASE__URL": self.state.database_url,
-            "PAQETT_AGENT__PORT": str(self.state.mqtt_port),
-        }
-        return subprocess.Popen([*PAQETT, "simulate", *arguments], env=environ)
-
-    def stored(self) -> Counter[tuple[str, int]]:
-        """How many readings there are of each (device, time in µs)."""
-        with psycopg.connect(self.state.database_url) as conn:
-            rows = conn.execute(
-                "SELECT device_id, (extract(epoch FROM time) * 1000000)::bigint, count(*)"
-                " FROM telemetry_own JOIN series ON series.id = series_id GROUP BY 1, 2"
-            ).fetchall()
-        return Counter({(device, at): count for device, at, count in rows})
+from stacks import Stack, running_stack, until
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    folder = Path(tempfile.mkdtemp(prefix="paqett-stack-", dir="/var/tmp"))
-    folder.chmod(0o755)
-    stack = Stack(folder)
-    try:
-        stack.up()
+    with running_stack() as stack:
         yield stack
-        stack.down()
-    finally:
-        if stack.process is not None:
-            stack.process.kill()
-        until(lambda: not orphans(folder), "nothing is left running")
-        shutil.rmtree(folder)
-
-
-def orphans(folder: Path) -> list[str]:
-    """Command lines of processes that still belong to the stack in `folder`."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = " ".join(process.cmdline())
-            environ = process.environ().get("PAQETT_PAQETT__DATA_DIR", "")
-        except psutil.Error:
-            continue
-        if str(folder) in words or environ == str(folder):
-            found.append(words)
-    return found
 
 
 def test_this_machines_own_readings_arrive(stack: Stack) -> None:
@@ -160,45 +41,64 @@ def test_the_database_holds_the_tiers_hypertables(stack: Stack) -> None:
     assert chunks[0] >= 1
 
 
-def _killing(stack: Stack, rounds: int, devices: int) -> None:
-    ledger = stack.folder / "ledger.jsonl"
-    fleet = stack.simulate(
-        "--devices", str(devices), "--rate", "1", "--ledger", str(ledger), "--name", "kills"
-    )
-    try:
-        until(lambda: ledger.exists() and ledger.stat().st_size > 0, "the fleet sends")
-        for _ in range(rounds):
-            time.sleep(0.7)
-            stack.kill("ingest")
-        for name in ("api", "worker", "database"):
-            stack.kill(name)
-            until(stack.answers, f"the API answers after {name} was killed")
-        time.sleep(1)
-    finally:
-        fleet.send_signal(signal.SIGINT)
-        fleet.wait(30)
-    promised = [json.loads(line) for line in ledger.read_text().splitlines()]
-    assert len(promised) > devices
-    until(lambda: not _missing(stack, promised), "every acknowledged reading is stored")
-    stored = stack.stored()
-    assert all(stored[device, at] == points for device, at, points in promised)
-
-
-def _missing(stack: Stack, promised: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
-    try:
-        stored = stack.stored()
-    except psycopg.OperationalError:
-        return promised
-    return [entry for entry in promised if stored[entry[0], entry[1]] < entry[2]]
+def _survives(stack: Stack, *arguments: str) -> dict[str, Any]:
+    """Kill at random, and hold the report to what it must say; returns it."""
+    report = stack.torture(*arguments)
+    assert report["promised_points"] > 0
+    assert (report["missing_points"], report["doubled_points"]) == (0, 0), report
+    assert all(entry["back_s"] is not None for entry in report["rounds"]), report
+    assert (report["passed"], report["exit"]) == (True, 0)
+    return report
 
 
 def test_what_was_acknowledged_is_stored_exactly_once_whatever_is_killed(stack: Stack) -> None:
-    _killing(stack, rounds=4, devices=50)
+    report = _survives(
+        stack, "--rounds", "6", "--devices", "50", "--targets", "ingest,backend,database,api,worker"
+    )
+    assert len(report["rounds"]) == 6
 
 
 @pytest.mark.prove
-def test_ten_kills_of_ingest_under_two_hundred_devices(stack: Stack) -> None:
-    _killing(stack, rounds=10, devices=200)
+def test_thirty_kills_at_random_lose_nothing(stack: Stack) -> None:
+    _survives(
+        stack, "--rounds", "30", "--devices", "200", "--rate", "5",
+        "--targets", "ingest,backend,database,api,worker",
+    )  # fmt: skip
+
+
+# Mosquitto 2.0.11 drops a session restored from disk at the first SIGHUP, and before its first save
+# there is none to restore: what arrives before ingest is back reaches nobody. Beyond that, what
+# devices have kept for a broker that was away comes all at once, and a kill in it loses some.
+def test_a_killed_broker_loses_nothing_it_could_hand_over(stack: Stack) -> None:
+    _survives(stack, "--rounds", "2", "--devices", "20", "--rate", "5", "--targets", "broker")
+
+
+@pytest.mark.prove
+def test_ten_kills_of_the_broker_at_half_the_greatest_rate_lose_nothing(stack: Stack) -> None:
+    devices = 200
+    rate = _greatest_rate(stack, devices) / devices / 2
+    _survives(
+        stack, "--rounds", "10", "--devices", str(devices), "--rate", f"{rate:.2f}",
+        "--targets", "broker",
+    )  # fmt: skip
+
+
+def _greatest_rate(stack: Stack, devices: int) -> float:
+    """Messages a second that one fleet gets acknowledged here, the best of a few attempts."""
+    return max(_acknowledged(stack, devices, rate) for rate in (5, 10, 20))
+
+
+def _acknowledged(stack: Stack, devices: int, rate: int, seconds: int = 15) -> float:
+    """Messages a second that come of `rate` wanted of each device."""
+    ledger = stack.folder / f"rate{rate}.jsonl"
+    fleet = stack.simulate(
+        "--devices", str(devices), "--rate", str(rate), "--seconds", str(seconds),
+        "--ledger", str(ledger), "--name", "rates",
+    )  # fmt: skip
+    assert fleet.wait(120) == 0
+    assert stack.simulate("--name", "rates", "--remove").wait(60) == 0
+    with ledger.open() as lines:
+        return sum(1 for _ in lines) / seconds
 
 
 def test_a_killed_broker_comes_back_and_devices_with_it(stack: Stack) -> None:
@@ -217,12 +117,7 @@ def test_a_killed_broker_comes_back_and_devices_with_it(stack: Stack) -> None:
 
 def test_a_killed_supervisor_leaves_no_orphan_and_the_data_comes_back(stack: Stack) -> None:
     before = stack.state
-    assert stack.process is not None
-    stack.process.kill()
-    stack.process.wait()
-    assert stack.process.stdout is not None
-    stack.process.stdout.close()
-    until(lambda: not orphans(stack.folder), "the children have gone")
+    stack.kill_supervisor()
     said = stack.up()
     after = stack.state
     assert before.api_key not in said

@@ -31,6 +31,11 @@ _CONNECTED = re.compile(
     r" as (?P<client>[\w-]+) \(p\d, c\d, k\d+, u'(?P=client)'\)\.",
     re.ASCII,
 )
+_SIGNED_IN = re.compile(
+    _TIME + r"New client connected from [0-9A-Fa-f.:]+:\d+"
+    r" as (?P<client>[\w-]+) \(p\d, c\d, k\d+, u'[\w.-]+'\)\.",
+    re.ASCII,
+)
 _CLIENT = re.compile(_TIME + r"Client (?P<client>[\w-]+|<unknown>) (?P<said>.+)", re.ASCII)
 _BAD_SOCKET = re.compile(
     _TIME + r"Bad socket read/write on client (?P<client>[\w-]+): [^:]+", re.ASCII
@@ -61,6 +66,12 @@ _SAID |= {
 def is_running(line: str) -> bool:
     """Whether the line says that the broker serves; from here on it understands SIGHUP."""
     return _RUNNING.fullmatch(line) is not None
+
+
+def is_signed_in(line: str, client_id: str) -> bool:
+    """Whether the line says that the platform's client with this id has signed in."""
+    found = _SIGNED_IN.fullmatch(line)
+    return found is not None and found["client"] == client_id
 
 
 def parse(line: str) -> Event | None:

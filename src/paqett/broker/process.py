@@ -17,10 +17,11 @@ from psycopg import Error
 from paqett import db, log
 from paqett.app import until_stopped
 from paqett.broker import files
-from paqett.broker.log_lines import Event, is_running, parse
+from paqett.broker.log_lines import Event, is_running, is_signed_in, parse
 from paqett.children import die_with_parent, service_user
 from paqett.db import Connection
 from paqett.errors import ConfigurationError
+from paqett.mqtt.credentials import writer_client_id
 from paqett.settings import Settings
 from paqett.sqlfiles import query
 
@@ -34,6 +35,8 @@ _REFUSALS_APART_S = 60.0
 _BATCH = 10_000
 _MANY_PENDING = 100_000
 _LONGEST_PAUSE_S = 30.0
+_WRITER_WAIT_S = 15.0  # ingest tries again every 10 s at least
+_SUBSCRIBED_S = 0.5  # from ingest's sign-in to its subscription
 
 # None: the broker started or ended, and nobody is connected.
 Pending = list[tuple[datetime, Event | None]]
@@ -70,8 +73,10 @@ class _Broker:
         self._user = service_user("mosquitto")
         self._child: asyncio.subprocess.Process | None = None
         self._writer_line = files.writer_line(settings.mqtt)
-        self._passwords: str | None = None
-        self._serving = self._stopping = False
+        self._passwords = ""
+        self._writer_id = writer_client_id(settings.mqtt.password)
+        self._serving = self._stopping = self._reload_due = False
+        self._reload_from = 0.0
         self._pending: Pending = [(datetime.now(UTC), None)]
         self._compact_at = _MANY_PENDING
         self._refused: dict[str, float] = {}
@@ -109,6 +114,7 @@ class _Broker:
         pause = 0.3
         while True:
             began = loop.time()
+            self._expect_writer(began)
             self._child = child = await self._start()
             _logger.info("broker started", pid=child.pid)
             await self._read_log(child)
@@ -120,6 +126,27 @@ class _Broker:
             _logger.error("broker ended", exit_code=code)
             pause = 0.3 if loop.time() - began > 10 else min(pause * 2, _LONGEST_PAUSE_S)
             await asyncio.sleep(pause)
+
+    def _expect_writer(self, now: float) -> None:
+        """What the child reads at its start, and how long it is not told to read anew.
+
+        It restores ingest's session, which then takes what devices send before ingest is back; but
+        Mosquitto 2.0 forgets restored sessions at SIGHUP until their owners have signed in.
+        """
+        self._passwords = (self._folder / "passwords").read_text()
+        restores = (self._folder / "mosquitto.db").exists()
+        self._reload_from = now + (_WRITER_WAIT_S if restores else 0.0)
+
+    def _writer_is_back(self, child: asyncio.subprocess.Process) -> None:
+        """Save its session, so that a killed broker restores it."""
+        loop = asyncio.get_running_loop()
+        self._reload_from = loop.time() + _SUBSCRIBED_S
+
+        def save() -> None:
+            if child.returncode is None:
+                child.send_signal(signal.SIGUSR1)
+
+        loop.call_later(_SUBSCRIBED_S, save)
 
     async def _start(self) -> asyncio.subprocess.Process:
         try:
@@ -142,8 +169,9 @@ class _Broker:
         async for raw in child.stderr:
             line = raw.decode(errors="replace").rstrip()
             if is_running(line):
-                # before this line SIGHUP would end it; whatever changed meanwhile is sent now
-                self._serving, self._passwords = True, None
+                self._serving = True  # before this line SIGHUP would end it
+            elif is_signed_in(line, self._writer_id):
+                self._writer_is_back(child)
             event = parse(line)
             if event is None:
                 if "Error" in line:
@@ -189,11 +217,12 @@ class _Broker:
         loop = asyncio.get_running_loop()
         next_sync = earliest = next_seen = 0.0
         while True:
-            if loop.time() >= next_sync or self._passwords is None:
+            if loop.time() >= next_sync:
                 await asyncio.sleep(max(0.0, earliest - loop.time()))
                 await self._sync(conn)
                 earliest = loop.time() + _SYNC_APART_S
                 next_sync = loop.time() + _RESYNC_S
+            self._reload(loop.time())
             async for _ in conn.notifies(timeout=0.2, stop_after=1):
                 next_sync = 0.0
             await self._record(conn)
@@ -210,9 +239,16 @@ class _Broker:
         if text == self._passwords:
             return
         await asyncio.to_thread(files.replace, self._folder / "passwords", text, self._owner)
-        self._passwords = text
-        if self._child is not None and self._serving and self._child.returncode is None:
-            self._child.send_signal(signal.SIGHUP)
+        self._passwords, self._reload_due = text, True
+
+    def _reload(self, now: float) -> None:
+        """Tell the child of new passwords, once it may be told."""
+        child = self._child
+        if not self._reload_due or not self._serving or now < self._reload_from:
+            return
+        if child is not None and child.returncode is None:
+            self._reload_due = False
+            child.send_signal(signal.SIGHUP)
 
     async def _record(self, conn: Connection) -> None:
         batch = self._pending[:_BATCH]

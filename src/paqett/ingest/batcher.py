@@ -7,16 +7,17 @@ from collections import deque
 import msgspec
 
 from paqett.mqtt.consumer import Message
-from paqett.readings.incoming import Incoming, Receipts
+from paqett.readings.incoming import TELEMETRY, Incoming, Receipts
 
 PREFIX = "paqett/v1/"
 
 
 class Batch(msgspec.Struct):
-    """Deliveries, and in parallel what they say."""
+    """Deliveries, and in parallel what they say; `since` is the oldest's `time.monotonic()`."""
 
     messages: list[Message]
     incoming: list[Incoming]
+    since: float
 
 
 class Batcher:
@@ -24,9 +25,9 @@ class Batcher:
 
     def __init__(self, rows: int, age_s: float, max_bytes: int = 4 * 2**20) -> None:
         self._rows = rows
-        self._age_us = round(age_s * 1_000_000)
+        self._age_s = age_s
         self._max_bytes = max_bytes
-        self._waiting: deque[tuple[Message, Incoming]] = deque()
+        self._waiting: deque[tuple[Message, Incoming, float]] = deque()
         self._receipts = Receipts()
         self._bytes = 0
         self._some = asyncio.Event()
@@ -39,10 +40,12 @@ class Batcher:
         """Take one delivery; its time of receipt is now."""
         incoming = parse(message.topic, message.payload, 0)
         incoming.received_us = self._receipts.stamp(
-            incoming.device_id, message.payload, time.time_ns() // 1000
-        )
-        self._waiting.append((message, incoming))
-        self._bytes += len(message.payload)
+            incoming.device_id, message.payload, time.time_ns() // 1000,
+            bare=incoming.topic == TELEMETRY,
+        )  # fmt: skip
+        # its age is another clock's: times of receipt are pushed apart, and clocks are set
+        self._waiting.append((message, incoming, time.monotonic()))
+        self._bytes += message.size
         self._some.set()
         if len(self._waiting) >= self._rows or self._bytes >= self._max_bytes:
             self._enough.set()
@@ -50,22 +53,21 @@ class Batcher:
     async def take(self) -> Batch:
         """Wait for a batch."""
         await self._some.wait()
-        oldest_us = self._waiting[0][1].received_us
-        left_us = self._age_us - (time.time_ns() // 1000 - oldest_us)
-        if left_us > 0 and not self._enough.is_set():
+        left_s = self._age_s - (time.monotonic() - self._waiting[0][2])
+        if left_s > 0 and not self._enough.is_set():
             try:
-                async with asyncio.timeout(left_us / 1e6):
+                async with asyncio.timeout(left_s):
                     await self._enough.wait()
             except TimeoutError:
                 pass
         return self._cut()
 
     def _cut(self) -> Batch:
-        batch = Batch([], [])
+        batch = Batch([], [], self._waiting[0][2])
         size, waiting = 0, self._waiting
         while waiting and len(batch.messages) < self._rows and size < self._max_bytes:
-            message, incoming = waiting.popleft()
-            size += len(message.payload)
+            message, incoming, _ = waiting.popleft()
+            size += message.size
             batch.messages.append(message)
             batch.incoming.append(incoming)
         self._bytes -= size

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
 import msgspec
 
@@ -10,6 +11,15 @@ from paqett.readings.incoming import Refusals
 
 APART_S = 60.0
 _MOST = 100_000  # (device, code) pairs remembered; beyond them the oldest may hear twice a minute
+
+
+class Sender(Protocol):
+    """What sends at QoS 0, while it is `connected`."""
+
+    @property
+    def connected(self) -> bool: ...
+
+    def publish(self, topic: str, payload: bytes) -> None: ...
 
 
 class Refused(msgspec.Struct, omit_defaults=True):
@@ -24,12 +34,10 @@ class Refused(msgspec.Struct, omit_defaults=True):
 
 
 class ErrorsTopic:
-    """`publish(topic, payload)` sends; what comes within the minute is added up and sent later."""
+    """What comes within the minute, or while there is no broker, is added up and sent later."""
 
-    def __init__(
-        self, publish: Callable[[str, bytes], None], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._publish = publish
+    def __init__(self, sender: Sender, clock: Callable[[], float] = time.monotonic) -> None:
+        self._sender = sender
         self._clock = clock
         self._sent_at: dict[tuple[str, str], float] = {}
         self._waiting: dict[tuple[str, str], Refusals] = {}
@@ -46,6 +54,8 @@ class ErrorsTopic:
 
     def send_due(self) -> None:
         """Send what has waited its minute."""
+        if not self._sender.connected:
+            return
         now = self._clock()
         for key in [
             key for key in self._waiting if now - self._sent_at.get(key, -APART_S) >= APART_S
@@ -54,7 +64,7 @@ class ErrorsTopic:
             refused = self._waiting.pop(key)
             self._sent_at.pop(key, None)
             self._sent_at[key] = now
-            self._publish(f"paqett/v1/{device_id}/errors", _payload(code, refused))
+            self._sender.publish(f"paqett/v1/{device_id}/errors", _payload(code, refused))
         while self._sent_at:
             oldest = next(iter(self._sent_at))
             if len(self._sent_at) <= _MOST and now - self._sent_at[oldest] < APART_S:

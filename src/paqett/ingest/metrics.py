@@ -1,4 +1,4 @@
-"""What `/metrics` of ingest says beside its flushes (`readings/metrics.py`)."""
+"""What `/metrics` of ingest says beside its flushes (`flush/metrics.py`)."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

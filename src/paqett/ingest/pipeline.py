@@ -10,18 +10,19 @@ import time
 
 from paqett import log
 from paqett.db import Connection
+from paqett.flush.writer import DATABASE_TROUBLE, Writer
 from paqett.ingest import metrics
 from paqett.ingest.batcher import Batch, Batcher, parse
 from paqett.ingest.errors_topic import ErrorsTopic
 from paqett.ingest.spool import Place, Record, Spool, SpoolFull
 from paqett.mqtt.consumer import Consumer
 from paqett.readings.incoming import Outcome
-from paqett.readings.writer import DATABASE_TROUBLE, Writer
 from paqett.settings import Ingest
 from paqett.sqlfiles import query
 
 _logger = log.get("ingest")
 _SHORTEST_WAIT_S, _LONGEST_WAIT_S = 0.05, 2.0
+_LOOK_S = 10.0
 _REPLAY_BYTES = 4 * 2**20
 
 
@@ -37,9 +38,10 @@ class Pipeline:
         self._writer = writer
         self._spool = spool
         self._consumer = consumer
-        self._errors = ErrorsTopic(consumer.publish)
+        self._errors = ErrorsTopic(consumer)
         self._appending = asyncio.Lock()
         self._replaying: asyncio.Task[None] | None = None
+        self._full = self._handing_over = False
         self._placed = spool.empty  # what an earlier life left, the database knows how far
 
     @property
@@ -55,8 +57,6 @@ class Pipeline:
             if self._replaying is None:
                 await self._store(batch)
             else:
-                if self._replaying.done():
-                    self._replaying.result()
                 await self._keep(batch)
 
     async def close(self) -> None:
@@ -66,9 +66,15 @@ class Pipeline:
             await asyncio.gather(self._replaying, return_exceptions=True)
 
     def replay(self) -> None:
-        """Begin to empty the spool, where anything is in it."""
-        if self._replaying is None and not self._spool.empty:
+        """Begin to empty the spool, if anything is in it. Raises what ended an earlier replay."""
+        self._check_replay()
+        if self._replaying is None and not self._handing_over and not self._spool.empty:
             self._begin(None, None)
+
+    def _check_replay(self) -> None:
+        """A replay ends by its fault alone: that must end the process, and be seen."""
+        if self._replaying is not None and self._replaying.done():
+            self._replaying.result()
 
     async def observe(self) -> None:
         """Keep the gauges true and tell devices what is due, until cancelled."""
@@ -79,6 +85,8 @@ class Pipeline:
             metrics.spool_bytes.set(self._spool.bytes)
             metrics.spool_corrupt.set(self._spool.corrupt_records)
             metrics.spooling.set(self._replaying is not None)
+            self._check_replay()
+            self._consumer.keep_alive()
             self._errors.send_due()
             await asyncio.sleep(1)
 
@@ -101,12 +109,15 @@ class Pipeline:
         await asyncio.wait({flushing}, timeout=self._patience_s)
         if await self._settled(flushing, batch):
             return True
+        self._handing_over = True
         try:
             end = await self._append(batch)
         except SpoolFull as error:
             self._note_full(error)
             await asyncio.wait({flushing})
             return await self._settled(flushing, batch)
+        finally:
+            self._handing_over = False
         self._acknowledge(batch)
         self._begin(flushing, end)
         return True
@@ -147,18 +158,22 @@ class Pipeline:
         ]
         async with self._appending:
             _, end = await self._spool.append(records)
-        metrics.spool_full.set(0)
         metrics.spooled.inc(len(records))
         return end
 
     def _note_full(self, error: SpoolFull) -> None:
         metrics.spool_full.set(1)
-        _logger.error("spool full: messages wait unacknowledged in the broker", error=str(error))
+        if not self._full:
+            _logger.error("spool full: messages wait in the broker", error=str(error))
+        self._full = True
 
     def _acknowledge(self, batch: Batch) -> None:
         self._consumer.acknowledge(batch.messages)
-        waited_s = time.time() - batch.incoming[0].received_us / 1e6
-        metrics.acknowledge_seconds.observe(waited_s)
+        if self._full:
+            self._full = False
+            metrics.spool_full.set(0)
+            _logger.info("messages no longer wait in the broker")
+        metrics.acknowledge_seconds.observe(time.monotonic() - batch.since)
 
     def _begin(self, flushing: asyncio.Task[Outcome] | None, end: Place | None) -> None:
         _logger.warning("spooling: the database is away or slow")
@@ -168,10 +183,11 @@ class Pipeline:
         """Store what is in the spool until nothing is; `flushing` may have stored up to `end`."""
         if flushing is not None and end is not None:
             try:
-                await flushing
+                outcome = await flushing
                 self._spool.advance(end)
+                self._errors.note(outcome.refusals)
             except DATABASE_TROUBLE as error:
-                _logger.warning("flush failed", error=str(error).strip() or type(error).__name__)
+                _logger.warning("flush given up", error=str(error).strip() or type(error).__name__)
         wait_s = _SHORTEST_WAIT_S
         while True:
             async with self._appending:
@@ -209,9 +225,10 @@ class Pipeline:
         self._spool.advance(place)
 
     async def _find_place(self) -> None:
-        conn = await self._writer.connection()
-        found = await conn.execute(query("unscoped_spool_place"), {"spool": self._spool.id})
-        row = await found.fetchone()
+        async with asyncio.timeout(_LOOK_S):
+            conn = await self._writer.connection()
+            found = await conn.execute(query("unscoped_spool_place"), {"spool": self._spool.id})
+            row = await found.fetchone()
         if row is not None:
             self._spool.resume(Place(row["segment"], row["position"]))
         self._placed = True

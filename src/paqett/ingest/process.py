@@ -1,6 +1,7 @@
 """The ingest process: one active, any number standing by."""
 
 import asyncio
+import gc
 import os
 import time
 from contextlib import suppress
@@ -12,6 +13,7 @@ from paqett import db, log, migrate
 from paqett.app import until_stopped
 from paqett.db import Connection
 from paqett.errors import PaqettError
+from paqett.flush.writer import Writer
 from paqett.ingest import metrics
 from paqett.ingest.batcher import PREFIX, Batcher
 from paqett.ingest.pipeline import Pipeline
@@ -20,7 +22,6 @@ from paqett.mqtt.consumer import Consumer
 from paqett.mqtt.credentials import writer_client_id
 from paqett.plans import load_plans
 from paqett.readings.directory import Directory
-from paqett.readings.writer import Writer
 from paqett.settings import Settings
 
 _logger = log.get("ingest")
@@ -80,6 +81,9 @@ async def _run_active(
         asyncio.create_task(pipeline.observe(), name="gauges"),
     ]
     metrics.active.set(1)
+    # Hardly anything here is part of a cycle, and the directory is large: look rarely.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     try:
         await until_stopped(tasks, stop)
         if not consuming.done() and not storing.done():

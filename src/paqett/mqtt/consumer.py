@@ -13,6 +13,7 @@ take gmqtt's way. That costs a fifth, and cannot leak the window when a handler 
 import asyncio
 import random
 import struct
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -29,7 +30,10 @@ from paqett.settings import Mqtt
 _logger = log.get("mqtt")
 _puback = struct.Struct("!BBH").pack  # MQTT 5 §3.4.2.1: without a reason code it is success
 _NEVER_EXPIRES = 0xFFFF_FFFF
-_MOST_BYTES = 64 * 2**20  # of payloads in hand, before the socket is not read any more
+_CONNECT_S = 10.0
+_MOST_BYTES = 64 * 2**20  # in hand, before the socket is not read any more
+_OVERHEAD_BYTES = 300
+_LONGEST_TOPIC = 1000  # characters; more than five levels of metric names are refused anyway
 _OVERRIDDEN = ("set_connection", "_reconnect_callback")
 _OTHER_GMQTT = "this gmqtt is not the 0.8 that Paqett was built against"
 
@@ -45,6 +49,11 @@ class Message(msgspec.Struct, eq=False, gc=False):
     payload: bytes
     connection: Any
     packet_id: int | None
+
+    @property
+    def size(self) -> int:
+        """What it takes in memory, about, in bytes."""
+        return len(self.topic) + len(self.payload) + _OVERHEAD_BYTES
 
 
 class Consumer:
@@ -83,13 +92,16 @@ class Consumer:
 
     @property
     def unacknowledged(self) -> int:
-        """Messages received on this connection and not acknowledged yet."""
+        """Messages in hand: received, on whichever connection, and not acknowledged yet."""
         return self._unacknowledged
 
     async def run(self) -> None:
         """Stay connected until cancelled; waits 0.1 to 10 s between attempts, with jitter."""
         delay = 0.1
         while True:
+            # what comes again would be in memory twice
+            while self._is_too_much():  # noqa: ASYNC110 - rare, and nothing to be told by
+                await asyncio.sleep(0.1)
             try:
                 client = await self._connect()
             except (OSError, TimeoutError, MQTTError, ConnectionRefusedByBroker) as error:
@@ -128,30 +140,44 @@ class Consumer:
 
         client.on_subscribe = note_granted
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(_CONNECT_S):
                 await client.connect(
                     self._settings.host, self._settings.port, ssl=self._settings.tls, keepalive=20
                 )
                 self._adopt(client._connection)  # noqa: SLF001 - its transport is written to
                 client.subscribe([_subscription(topic) for topic in self._topics])
-                codes = await granted
+            codes = await self._granted(granted)
+            if any(code >= 0x80 for code in codes):
+                raise ConnectionRefusedByBroker(f"the broker refused a subscription: {codes}")
         except BaseException:
             self._connection = None
             await close_client(client)
             raise
-        if any(code >= 0x80 for code in codes):
-            raise ConnectionRefusedByBroker(f"the broker refused a subscription: {codes}")
         _logger.info("subscribed", connection=self.connections)
         return client
+
+    async def _granted(self, granted: asyncio.Future[tuple[int, ...]]) -> tuple[int, ...]:
+        """SUBACK; the session's backlog comes before it, and is not read while too much is in hand.
+
+        Raises `TimeoutError`.
+        """
+        while True:
+            done, _ = await asyncio.wait({granted}, timeout=_CONNECT_S)
+            if done:
+                return granted.result()
+            if not self._paused or self._lost.is_set():
+                raise TimeoutError("the broker does not answer the subscription")
+            self.keep_alive()
 
     def _adopt(self, connection: Any) -> None:
         """Make `connection` the current one; the session's backlog may come before SUBACK does."""
         if connection is self._connection:
             return
         self._connection = connection
-        self._unacknowledged = self._bytes = 0
-        self._paused = self._held = False
+        self._paused = False
         self.connections += 1
+        if self._held or self._is_too_much():
+            self._pause()
 
     def _take_over(self, handler: MqttPackageHandler, lost: asyncio.Event) -> None:
         """Put our reader of PUBLISH packets and our reconnect in gmqtt's places.
@@ -225,15 +251,25 @@ class Consumer:
                 connection._transport.write(_puback(0x40, 2, packet_id))  # noqa: SLF001
             return
         self._adopt(connection)
-        message = Message(topic, payload, connection, packet_id)
+        message = Message(topic[:_LONGEST_TOPIC], payload, connection, packet_id)
         self._unacknowledged += 1
-        self._bytes += len(payload)
+        self._bytes += message.size
         if kind & 1:
             self.acknowledge((message,))
             return
-        if self._unacknowledged >= 2 * self._settings.receive_maximum or self._bytes > _MOST_BYTES:
+        if self._is_too_much():
             self._pause()
         self._on_message(message)
+
+    def _is_too_much(self) -> bool:
+        return (
+            self._unacknowledged >= 2 * self._settings.receive_maximum or self._bytes > _MOST_BYTES
+        )
+
+    def keep_alive(self) -> None:
+        """To be called every few seconds: gmqtt takes a socket nobody reads for a dead one."""
+        if self._paused and self._connection is not None:
+            self._connection._last_data_in = time.monotonic()  # noqa: SLF001 - no public way
 
     def _note_dropped(self, payload: bytes) -> None:
         if payload.isdigit():
@@ -256,12 +292,11 @@ class Consumer:
         """
         current, parts = self._connection, []
         for message in messages:
+            self._unacknowledged -= 1
+            self._bytes -= message.size
             if message.connection is not current:
                 self.stale_acknowledgements += message.packet_id is not None
-                continue
-            self._unacknowledged -= 1
-            self._bytes -= len(message.payload)
-            if message.packet_id is not None:
+            elif message.packet_id is not None:
                 parts.append(_puback(0x40, 2, message.packet_id))
         if current is None or current.is_closing():
             return

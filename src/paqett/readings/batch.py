@@ -8,7 +8,7 @@ from paqett.readings.decode import Decoded, Point, Rejection, Value, decode
 from paqett.readings.directory import Entry
 from paqett.readings.forms import decode_csv, decode_lines
 from paqett.readings.incoming import ATTRIBUTES, TELEMETRY, Incoming
-from paqett.readings.ledger import Ledger
+from paqett.readings.ledger import LATE_BUCKET_EMPTY, Ledger
 from paqett.readings.limits import LATE_US, SLOT_US
 from paqett.readings.plain import Columns, read_plain
 from paqett.readings.rows import TextRow
@@ -41,6 +41,7 @@ class _Read(NamedTuple):
     number: int
     entry: Entry
     decoded: Decoded
+    too_fast: bool
 
 
 class Over(NamedTuple):
@@ -54,6 +55,7 @@ class Over(NamedTuple):
     value: Value
     item: int
     late: bool
+    too_fast: bool = False  # of a message beyond the device's rate
 
 
 class Batch:
@@ -94,8 +96,11 @@ class Batch:
                 self._next = number
                 return True
             entry = self._entries[number]
+            message = self._messages[number]
             if entry is not None:
-                self._read(number, self._messages[number], entry)
+                self._read(number, message, entry)
+            elif message.report is not None:
+                message.report.unknown = True
         self._next = len(self._messages)
         return False
 
@@ -127,18 +132,20 @@ class Batch:
         used.bytes += len(message.payload)
         entry.used_at_us = received_us
         if message.report is not None:
-            message.report.accepted = message.report.duplicates = 0
-            message.report.rejected.clear()
+            message.report.clear()
         if entry.plan is not None and len(message.payload) > entry.plan.message_bytes:
             detail = f"{len(message.payload)} bytes; the plan allows {entry.plan.message_bytes}"
             self.refuse(entry, message, Rejection(0, None, "payload_too_large", detail))
         elif message.topic == TELEMETRY and message.form == "json":
             if entry in self._waiting or not self._take_plain(number, message, entry, used):
-                self._decode(number, message, entry, used)
+                self._decode(number, message, entry)
         elif message.topic.startswith(TELEMETRY) and message.topic[9:10] in ("", "/"):
-            self._decode(number, message, entry, used)
+            self._decode(number, message, entry)
         elif message.topic == ATTRIBUTES:
-            self.attributes.append((entry, message))
+            if entry.limited and entry.bucket is not None and not entry.bucket.take(received_us):
+                self.refuse(entry, message, _too_fast(0, None, entry))
+            else:
+                self.attributes.append((entry, message))
         else:
             detail = "a device publishes to telemetry, telemetry/… and attributes"
             self.refuse(entry, message, Rejection(0, None, "bad_topic", detail))
@@ -185,7 +192,7 @@ class Batch:
             entry.gate.take_back(late=False)
         return False
 
-    def _decode(self, number: int, message: Incoming, entry: Entry, used: _Used) -> None:
+    def _decode(self, number: int, message: Incoming, entry: Entry) -> None:
         """The other way: refusals are noted, points wait in `_reading` for their series."""
         decoded = _decode_any(message, entry)
         for rejection in decoded.rejections:
@@ -195,31 +202,19 @@ class Batch:
         received_us = message.received_us
         late_us = received_us - LATE_US
         newest_us = max(point[0] for point in decoded.points)
+        too_fast = False
         if newest_us >= late_us:
             limited = entry.limited and entry.bucket is not None
-            if limited and not entry.bucket.take(min(newest_us, received_us)):
-                self._refuse_rate(entry, message, decoded, late_us)
-            else:
-                used.note_fresh(received_us)
-        if decoded.points:
-            self._reading.append(_Read(number, entry, decoded))
-            self._waiting.add(entry)
-
-    def _refuse_rate(self, entry: Entry, message: Incoming, decoded: Decoded, late_us: int) -> None:
-        """Fresh points of a message too many; late ones do not draw on the rate."""
-        pairs = zip(decoded.points, decoded.indexes, strict=True)
-        late = [(point, index) for point, index in pairs if point[0] < late_us]
-        lost = len(decoded.points) - len(late)
-        rate = entry.plan.messages_per_second if entry.plan else None
-        detail = f"more than {rate} messages a second"
-        self.refuse(entry, message, Rejection(0, None, "rate_limited", detail, lost))
-        decoded.points[:] = [point for point, _ in late]
-        decoded.indexes[:] = [index for _, index in late]
+            too_fast = limited and not entry.bucket.take(min(newest_us, received_us))
+        self._reading.append(_Read(number, entry, decoded, too_fast))
+        self._waiting.add(entry)
 
     def unseen(self) -> dict[tuple[Entry, str], str]:
         """Metrics these devices do not have yet, with the kind of their first value."""
         found: dict[tuple[Entry, str], str] = {}
-        for _, entry, decoded in self._reading:
+        for _, entry, decoded, _ in self._reading:
+            if entry.room() <= 0:
+                continue
             for _, metric, value in decoded.points:
                 if metric not in entry.series:
                     found.setdefault((entry, metric), kind_of(value))
@@ -227,11 +222,13 @@ class Batch:
 
     def place(self) -> None:
         """Put what was decoded the long way where it belongs, now that its series exist."""
-        for number, entry, decoded in self._reading:
+        for number, entry, decoded, too_fast in self._reading:
             for point, index in zip(decoded.points, decoded.indexes, strict=True):
-                self._place(number, entry, point, index)
+                self._place(number, entry, point, index, too_fast=too_fast)
 
-    def _place(self, number: int, entry: Entry, point: Point, index: int) -> None:
+    def _place(
+        self, number: int, entry: Entry, point: Point, index: int, *, too_fast: bool
+    ) -> None:
         time_us, metric, value = point
         message = self._messages[number]
         known = entry.series.get(metric)
@@ -246,8 +243,9 @@ class Batch:
             self.refuse(entry, message, Rejection(index, metric, "type_conflict", detail))
             return
         late = time_us < message.received_us - LATE_US
-        if entry.limited and not entry.gate.admit_one(late=late):
-            over = Over(number, entry, series_id, time_us, metric, value, index, late)
+        too_fast = too_fast and not late
+        if entry.limited and (too_fast or not entry.gate.admit_one(late=late)):
+            over = Over(number, entry, series_id, time_us, metric, value, index, late, too_fast)
             self.over[entry.tier, entry.moving_from].append(over)
             return
         self._keep(number, entry, series_id, time_us, value, late=late)
@@ -262,7 +260,10 @@ class Batch:
             self.columns[where].add(series_id, time_us, value, number)
         used = self.used[entry]
         used.points += 1
-        used.late += late
+        if late:
+            used.late += 1
+        else:
+            used.note_fresh(self._messages[number].received_us)
         report = self._messages[number].report
         if report is not None:
             report.accepted += 1
@@ -293,11 +294,15 @@ class Batch:
 
     def _admit(self, point: Over, filled: set[Identity]) -> bool:
         gate = point.entry.gate
-        if gate.admit_one(late=point.late):
+        if not point.too_fast and gate.admit_one(late=point.late):
             return True
         code, detail = "quota_exceeded", "150 % of the day's quota is used"
         if point.late:
-            detail = "the late bucket is empty"
+            detail = LATE_BUCKET_EMPTY
+        elif point.too_fast:
+            rejection = _too_fast(point.item, point.metric, point.entry)
+            self.refuse(point.entry, self._messages[point.number], rejection)
+            return False
         elif (point.series_id, slot_of(point.time_us)) in filled:
             code = "quota_thinned"
             detail = "past the day's quota one reading of a series is kept in 5 minutes"
@@ -341,6 +346,11 @@ class Batch:
             "tokens": _array("NULL" if b is None else b.tokens for b in buckets),
             "tokens_at": _array("NULL" if b is None else b.at_us for b in buckets),
         }
+
+
+def _too_fast(index: int, metric: str | None, entry: Entry) -> Rejection:
+    rate = entry.plan.messages_per_second if entry.plan else None
+    return Rejection(index, metric, "rate_limited", f"more than {rate} messages a second")
 
 
 def slot_of(time_us: int) -> int:

@@ -18,7 +18,9 @@ from paqett.readings.decode import (
 )
 from paqett.readings.timestamps import PayloadError, check_window, parse_ts
 
+MAX_LINES = 10_000
 _HEADING = ["time", "metric", "value"]
+_TOO_MANY = f"more than {MAX_LINES} lines in one request"
 
 
 def decode_lines(
@@ -30,6 +32,8 @@ def decode_lines(
     use_device_clock: bool = True,
 ) -> Decoded:
     """Read NDJSON; the parameters are `decode`'s."""
+    if payload.count(b"\n") > MAX_LINES:
+        return Decoded([], [Rejection(0, None, "too_many_items", _TOO_MANY)], 0)
     out = Decoded([], [], 0)
     window = (oldest_us, newest_us) if use_device_clock else None
     for index, line in enumerate(filter(None, map(bytes.strip, payload.split(b"\n")))):
@@ -55,6 +59,8 @@ def decode_csv(
     use_device_clock: bool = True,
 ) -> Decoded:
     """Read CSV `time,metric,value`, the heading optional; an empty time is the time of receipt."""
+    if payload.count(b"\n") > MAX_LINES:
+        return Decoded([], [Rejection(0, None, "too_many_items", _TOO_MANY)], 0)
     out = Decoded([], [], 0)
     window = (oldest_us, newest_us) if use_device_clock else None
     try:

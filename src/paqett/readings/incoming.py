@@ -6,16 +6,24 @@ import msgspec
 
 from paqett.readings.decode import MAX_ITEMS, Rejection
 
+_BLANK = b" \t\r\n\xef\xbb\xbf"
 TELEMETRY = "telemetry"
 ATTRIBUTES = "attributes"
 
 
 class Report(msgspec.Struct):
-    """One message's fate in points, for a sender who waits for it."""
+    """One message's fate in points, for a sender who waits; `unknown`: there is no such device."""
 
     accepted: int = 0
     duplicates: int = 0
     rejected: list[Rejection] = []
+    unknown: bool = False
+
+    def clear(self) -> None:
+        """As before any attempt: one that is rolled back leaves nothing."""
+        self.accepted = self.duplicates = 0
+        self.rejected.clear()
+        self.unknown = False
 
 
 class Incoming(msgspec.Struct, eq=False, gc=False):
@@ -57,7 +65,7 @@ class Refusals(msgspec.Struct):
 class Outcome(msgspec.Struct):
     """What became of a batch, in points; a message of an unknown device counts as `unknown`.
 
-    `lags_us` holds, for each stored number, how long before its receipt it was measured.
+    `measured_us` holds arrays of the times numbers were measured at, duplicates among them.
     """
 
     stored: int = 0
@@ -95,14 +103,19 @@ class Receipts:
         self._next: dict[str, int] = {}
         self._swept_us = 0
 
-    def stamp(self, device_id: str, payload: bytes, now_us: int, form: str = "json") -> int:
-        """The time of receipt of `payload`, `now_us` or the next free one."""
+    def stamp(
+        self, device_id: str, payload: bytes, now_us: int, form: str = "json", *, bare: bool = True
+    ) -> int:
+        """The time of receipt of `payload`, `now_us` or the next free one.
+
+        `bare` says that it came on the bare topic, where alone an array is many items.
+        """
         received_us = max(now_us, self._next.get(device_id, 0))
         items = 1
         if form != "json":
             items += payload.count(b"\n")
-        elif payload[:1] != b"{":
-            items = MAX_ITEMS
+        elif bare and payload[:1] != b"{" and payload.lstrip(_BLANK)[:1] == b"[":
+            items = max(1, min(payload.count(b"{"), MAX_ITEMS))
         self._next[device_id] = received_us + items
         if len(self._next) > 100_000 and now_us - self._swept_us > 1_000_000:
             self._swept_us = now_us

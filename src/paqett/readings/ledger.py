@@ -10,6 +10,7 @@ from paqett.readings.incoming import Incoming, Outcome, Refusals
 from paqett.sqlfiles import query
 
 MOST_EXAMPLES = 10  # product contract §3: for each device, code and hour
+LATE_BUCKET_EMPTY = "the late bucket is empty; it refills all the time"
 _EXCERPT_BYTES = 4096
 _TOPIC_CHARACTERS = 256
 # Codes the device's limits are behind; the others say nothing of a number.
@@ -38,7 +39,7 @@ class Ledger:
         refused = self.refused.get(key)
         if refused is None:
             refused = self.refused[key] = Refusals(first_us=message.received_us)
-            _explain(refused, entry, rejection.code)
+            _explain(refused, entry, rejection)
         refused.points += rejection.points
         refused.last_us = message.received_us
         self._shown[key] += 1
@@ -82,8 +83,10 @@ class Ledger:
         }
 
 
-def _explain(refused: Refusals, entry: Entry, code: str) -> None:
-    if code not in _LIMITS or entry.plan is None:
+def _explain(refused: Refusals, entry: Entry, rejection: Rejection) -> None:
+    """The plan's figure; the late bucket has none: it refills all the time."""
+    code = rejection.code
+    if code not in _LIMITS or entry.plan is None or rejection.detail == LATE_BUCKET_EMPTY:
         return
     refused.limit = getattr(entry.plan, _LIMITS[code])
     if code.startswith("quota") and entry.gate is not None:

@@ -163,11 +163,7 @@ async def open_gates(
         gates[account_id] = Gate(account_id, plans[account_id], row, now_us)
         if not row["mine"]:
             directory.distrust(account_id)
-    stale = [
-        entry
-        for entry in limited
-        if entry.bucket is None or entry.trust != directory.trust(entry.account_id)
-    ]
+    stale = [entry for entry in limited if entry.trust != directory.trust(entry.account_id)]
     if stale:
         await _load_buckets(conn, stale, values["now"], now_us)
         for entry in stale:

@@ -8,7 +8,6 @@ staged at once, until some of them had none.
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -64,11 +63,12 @@ def _hour(time_us: int) -> datetime:
 
 def _by_hour(messages: Sequence[Incoming]) -> Iterator[Sequence[Incoming]]:
     """Usage is counted by the hour of receipt, and a quota by its day."""
-    if messages and messages[0].received_us // _HOUR_US == messages[-1].received_us // _HOUR_US:
-        yield messages
-        return
-    for _, part in groupby(messages, lambda message: message.received_us // _HOUR_US):
-        yield list(part)
+    hours = {message.received_us // _HOUR_US for message in messages}
+    for hour in sorted(hours):
+        if len(hours) == 1:
+            yield messages
+        else:
+            yield [message for message in messages if message.received_us // _HOUR_US == hour]
 
 
 async def _write_hour(
@@ -76,14 +76,16 @@ async def _write_hour(
 ) -> None:
     batch = Batch(messages, [directory.get(message.device_id) for message in messages])
     outcome.unknown += batch.unknown
-    received_us = messages[0].received_us
-    gates = await limits.open_gates(conn, directory, batch.known(), received_us)
-    await _stream(conn, directory, batch, outcome)
-    moving = {entry.account_id for entry in batch.used if entry.moving_from is not None}
+    # the earliest, since the times of a device that sends much are pushed ahead
+    received_us = min(message.received_us for message in messages)
+    moving = {entry.account_id for entry in batch.known() if entry.moving_from is not None}
     if moving:
         await conn.execute(query("lock_move_shared"), {"accounts": sorted(moving)})
-    if batch.unseen():
-        await _create_series(conn, directory, batch)
+    gates = await limits.open_gates(conn, directory, batch.known(), received_us)
+    await _stream(conn, directory, batch, outcome)
+    unseen = batch.unseen()
+    if unseen:
+        await _create_series(conn, directory, unseen)
     batch.place()
     await _store(conn, directory, batch, outcome)
     if batch.over:
@@ -101,9 +103,10 @@ async def _write_hour(
     await limits.save_gates(conn, directory, gates)
 
 
-async def _create_series(conn: Connection, directory: Directory, batch: Batch) -> None:
+async def _create_series(
+    conn: Connection, directory: Directory, unseen: dict[tuple[Entry, str], str]
+) -> None:
     """First sight of metrics, as many as the plan leaves room for; the rest stays unknown."""
-    unseen = batch.unseen()
     device_ids = sorted({entry.device_id for entry, _ in unseen})
     await conn.execute(query("lock_new_series"), {"devices": device_ids})
     await directory.load_series(conn, device_ids)

@@ -11,10 +11,11 @@ from litestar.datastructures import State
 
 from paqett import db, devices
 from paqett.app import Services
-from paqett.errors import Problem, TooLarge, UnsupportedMediaType
+from paqett.errors import NotFound, Problem, TooLarge, UnsupportedMediaType
 from paqett.plans import Plan
 from paqett.readings.decode import Rejection
 from paqett.readings.incoming import Report
+from paqett.readings.ledger import LATE_BUCKET_EMPTY
 from paqett.web.auth import principal_of
 from paqett.web.devices import allowed
 
@@ -70,6 +71,8 @@ async def receive(request: Request[Any, Any, State], device_id: str) -> Stored:
     async with db.transaction(services.pool) as conn:
         await devices.get(conn, principal.account, device_id)
     report = await request.app.state.door.store(device_id, body, form)
+    if report.unknown:
+        raise NotFound(f"There is no device {device_id[:16]}.")
     if not report.accepted and not report.duplicates:
         raise _problem(report, plan, services.clock())
     return Stored(report.accepted, report.duplicates, _refusals(report))
@@ -91,13 +94,24 @@ def _plain(body: bytes, encoding: str, most: int) -> bytes:
         raise UnsupportedMediaType("Content-Encoding is gzip or none.")
     if len(body) > _MOST_BYTES:
         raise TooLarge("The body is larger than 1 MiB.")
-    try:
+    return _inflated(body, most + 1)
+
+
+def _inflated(body: bytes, most: int) -> bytes:
+    """All members of a gzip file (RFC 1952 §2.2), `most` bytes at most.
+
+    What is not gzip comes back as it is: it is refused as no JSON, and recorded like the rest.
+    """
+    plain = b""
+    while body and len(plain) < most:
         inflating = zlib.decompressobj(wbits=31)
-        plain = inflating.decompress(body, most + 1)
-        if not inflating.eof and len(plain) <= most:
-            raise _Unprocessable("bad_json", "The gzip body is cut short.", [])
-    except zlib.error:
-        raise _Unprocessable("bad_json", "The body is not gzip.", []) from None
+        try:
+            plain += inflating.decompress(body, most - len(plain))
+        except zlib.error:
+            return body
+        if not inflating.eof and len(plain) < most:  # cut short
+            return body
+        body = inflating.unused_data
     return plain
 
 
@@ -128,6 +142,8 @@ def _problem(report: Report, plan: Plan | None, now: datetime) -> Problem:
 
 def _limits(first: Rejection, plan: Plan, now: datetime) -> dict[str, str]:
     """Which limit, and when it holds no longer (draft-ietf-httpapi-ratelimit-headers-10)."""
+    if first.detail == LATE_BUCKET_EMPTY:
+        return {"Retry-After": "60"}
     if first.code == "rate_limited" and plan.messages_per_second:
         burst = plan.message_burst or plan.messages_per_second
         wait_s = ceil(1 / plan.messages_per_second)

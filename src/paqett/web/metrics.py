@@ -10,6 +10,7 @@ from litestar.params import FromPath, JSONBody
 
 from paqett import metrics
 from paqett.devices import PRINTABLE, Page
+from paqett.errors import NotFound
 from paqett.metrics import Metric
 from paqett.web.auth import needs
 from paqett.web.devices import of_device
@@ -30,7 +31,10 @@ class MetricChange(msgspec.Struct, forbid_unknown_fields=True):
 def _name(request: _Request) -> str:
     """The metric as it was asked for: the router's own value has lost doubled slashes."""
     path: str = request.scope["raw_path"].decode("ascii")
-    return unquote(path.split("/metrics/", 1)[1])
+    _, found, name = path.partition("/metrics/")
+    if not found:  # the slash before it was written %2F
+        raise NotFound("There is no such metric.")
+    return unquote(name)
 
 
 class MetricController(Controller):

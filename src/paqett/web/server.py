@@ -19,9 +19,9 @@ from paqett import __version__
 from paqett.app import Services
 from paqett.children import LOOPBACK
 from paqett.errors import ConfigurationError, Problem
+from paqett.flush.door import Door
+from paqett.flush.writer import Writer
 from paqett.readings.directory import Directory
-from paqett.readings.door import Door
-from paqett.readings.writer import Writer
 from paqett.settings import Http, Settings
 from paqett.web import problems
 from paqett.web.auth import DEVICE_SCHEME, SCHEME

@@ -27,10 +27,12 @@ class UsageController(Controller):
     ) -> Usage:
         """Today against the plan, by device; and the `days` days before."""
         services: Services = request.app.state.services
-        account = principal_of(request).account
+        principal = principal_of(request)
+        account = principal.account
+        devices = None if principal.device_ids is None else sorted(principal.device_ids)
         plan = services.plans[account.plan]
         async with db.transaction(services.pool) as conn:
-            return await usage.today(conn, account, plan, services.clock(), days)
+            return await usage.today(conn, account, plan, services.clock(), days, devices)
 
     @get("/rejections", **needs("account:read"))
     async def rejections(

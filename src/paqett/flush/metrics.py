@@ -70,7 +70,7 @@ def note(outcome: Outcome, count: int, seconds: float) -> None:
     flush_messages.observe(count)
     now_us = time.time_ns() // 1000
     for times_us in outcome.measured_us:
-        lag.observe((now_us - np.asarray(times_us)) / 1e6)
+        lag.observe(np.maximum(now_us - np.asarray(times_us), 0) / 1e6)
     _logger.debug(
         "flushed", messages=count, stored=outcome.stored, duplicates=outcome.duplicates,
         rejected=dict(outcome.rejected), ms=round(seconds * 1000, 1),

@@ -5,8 +5,8 @@ import time
 from collections import deque
 
 from paqett.errors import Unavailable
+from paqett.flush.writer import DATABASE_TROUBLE, Writer
 from paqett.readings.incoming import Incoming, Receipts, Report
-from paqett.readings.writer import DATABASE_TROUBLE, Writer
 
 _MOST_MESSAGES = 500
 _MOST_BYTES = 4 * 2**20

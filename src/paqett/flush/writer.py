@@ -13,7 +13,7 @@ from psycopg import DataError, Error, IntegrityError
 from paqett import db, log
 from paqett.db import Connection
 from paqett.errors import PaqettError
-from paqett.readings import metrics
+from paqett.flush import metrics
 from paqett.readings.directory import Directory
 from paqett.readings.incoming import Incoming, Outcome
 from paqett.readings.write import refuse_message, write_batch
@@ -82,6 +82,8 @@ class Writer:
         _logger.error(
             "a message cannot be stored", device=message.device_id, error=type(error).__name__
         )
+        if message.report is not None:
+            message.report.clear()
         for only_beside in (False, True):
             try:
                 conn = await self.connection()

@@ -1,0 +1,1 @@
+"""A batch and its transaction: what both doors store through."""
