@@ -80,6 +80,9 @@ def _outage(
     ingest = pieces.ingest("outage")
     until(ingest.subscribed, "ingest has subscribed")
     fleet = pieces.devices(f"outage-{devices}", devices)
+    passwords = pieces.folder / "broker" / "passwords"
+    until(lambda: fleet[-1].id in passwords.read_text(), "the broker knows the fleet")
+    time.sleep(1)  # and has read of it
     ledger = pieces.folder / f"outage-{devices}.jsonl"
     ledger.touch()
     sending = Fleet(pieces, fleet, rate, ledger)
