@@ -26,7 +26,8 @@ from paqett.local.postgres import find_binaries
 from suite import form, tables
 
 PARTS = (
-    "ceiling", "end_to_end", "latency", "memory", "series", "duplicates", "transport", "profile"
+    "ceiling", "broker", "end_to_end", "latency", "memory", "series", "duplicates", "transport",
+    "profile",
 )  # fmt: skip
 
 

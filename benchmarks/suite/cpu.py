@@ -9,7 +9,8 @@ from suite.stand import Stand
 Seconds = dict[str, float]
 
 
-def _spent(process: psutil.Process) -> float:
+def spent(process: psutil.Process) -> float:
+    """CPU seconds of a process so far; 0 where it has ended."""
     with suppress(psutil.Error):
         times = process.cpu_times()
         return float(times.user + times.system)
@@ -48,13 +49,13 @@ class Meter:
         return [server, *(child for child in server.children() if child.pid not in own)]
 
     def _sum(self, name: str) -> float:
-        return sum(_spent(process) for process in self._groups[name])
+        return sum(spent(process) for process in self._groups[name])
 
     def read(self, publisher_s: float) -> Seconds:
         """CPU seconds by group, and what else the machine was busy with."""
-        spent = {name: self._sum(name) - before for name, before in self._before.items()}
-        spent = {"publisher": publisher_s, **spent}
+        used = {name: self._sum(name) - before for name, before in self._before.items()}
+        used = {"publisher": publisher_s, **used}
         machine = {name: value - self._machine[name] for name, value in _machine().items()}
-        spent["other processes"] = max(0.0, machine.pop("processes") - sum(spent.values()))
-        spent |= machine
-        return {name: round(seconds, 2) for name, seconds in spent.items()}
+        used["other processes"] = max(0.0, machine.pop("processes") - sum(used.values()))
+        used |= machine
+        return {name: round(seconds, 2) for name, seconds in used.items()}

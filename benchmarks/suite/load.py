@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from paqett.children import die_with_parent
 from suite.cpu import Meter, Seconds
@@ -62,7 +62,7 @@ class Run:
 
 
 @contextmanager
-def _publisher(stand: Stand, load: Load, each: int) -> Iterator[subprocess.Popen[bytes]]:
+def publisher(stand: Stand, load: Load, each: int) -> Iterator[subprocess.Popen[bytes]]:
     """The publisher's process, connected and ready; killed if the run fails."""
     devices = stand.devices[: len(stand.devices) - load.spare_devices]
     job = Job(
@@ -90,6 +90,15 @@ def _publisher(stand: Stand, load: Load, each: int) -> Iterator[subprocess.Popen
     finally:
         child.kill()
         child.wait()
+
+
+class Progress(Protocol):
+    """Messages done so far: `look` reads the number anew, `still_s` is how long it has stood."""
+
+    def look(self) -> int: ...
+
+    @property
+    def still_s(self) -> float: ...
 
 
 class _Commits:
@@ -124,12 +133,12 @@ def drive(stand: Stand, load: Load, started: Callable[[], object] = bool) -> Run
     each = load.messages // devices
     total = each * devices
     expected = load.shape.distinct(each) * devices * load.shape.points
-    with _publisher(stand, load, each) as child:
+    with publisher(stand, load, each) as child:
         stand.clear()
         already = stand.count_rows(spare)
         started()
         commits, meter = _Commits(stand, spare), Meter(stand)
-        done = _follow(child, commits, total, patient=load.qos > 0, stand=stand)
+        done = follow(child, commits, total, patient=load.qos > 0, stand=stand)
         cpu = meter.read(done["cpu_s"])
     stored = stand.count_rows(spare) - already
     if stored != expected and (load.qos or stored > expected):
@@ -150,8 +159,8 @@ def drive(stand: Stand, load: Load, started: Callable[[], object] = bool) -> Run
     )
 
 
-def _follow(
-    child: subprocess.Popen[bytes], commits: _Commits, total: int, *, patient: bool, stand: Stand
+def follow(
+    child: subprocess.Popen[bytes], commits: Progress, total: int, *, patient: bool, stand: Stand
 ) -> dict[str, Any]:
     """Give leave as commits come; returns the publisher's account once the last is committed."""
     assert child.stdin is not None

@@ -27,11 +27,11 @@ def _framed(first: int, body: bytes) -> bytes:
             return bytes((first,)) + bytes(length) + body
 
 
-def connect_packet(client_id: str, secret: str) -> bytes:
-    """CONNECT with a clean session, the id as the user name, and no keep-alive."""
+def connect_packet(client_id: str, secret: str, username: str = "") -> bytes:
+    """CONNECT, a clean session, no keep-alive; without a user name the id is it."""
     flags = 0b1100_0010
     body = _text("MQTT") + bytes((4, flags, 0, 0))
-    return _framed(0x10, body + _text(client_id) + _text(client_id) + _text(secret))
+    return _framed(0x10, body + _text(client_id) + _text(username or client_id) + _text(secret))
 
 
 def publish_packet(topic: str, payload: bytes, qos: int, packet_id: int) -> bytes:
@@ -41,7 +41,7 @@ def publish_packet(topic: str, payload: bytes, qos: int, packet_id: int) -> byte
 
 
 def open_connection(
-    port: int, device_id: str, secret: str, tls: ssl.SSLContext | None = None
+    port: int, device_id: str, secret: str, tls: ssl.SSLContext | None = None, username: str = ""
 ) -> socket.socket:
     """A blocking socket with CONNACK read. Raises `Refused` and `OSError`."""
     conn = socket.create_connection((HOST, port), timeout=10)
@@ -49,7 +49,7 @@ def open_connection(
         conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is not None:
             conn = tls.wrap_socket(conn, server_hostname="localhost")
-        conn.sendall(connect_packet(device_id, secret))
+        conn.sendall(connect_packet(device_id, secret, username))
         answer = b""
         while len(answer) < 4:
             data = conn.recv(4 - len(answer))

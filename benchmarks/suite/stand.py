@@ -179,6 +179,10 @@ class Stand:
             for path in sorted(self.folder.glob("*.log"))
         )
 
+    def end(self, name: str) -> None:
+        """Stop one of the processes in order."""
+        _end(self._children.pop(name), signal.SIGTERM)
+
     def stop(self) -> None:
         """Stop the processes in the order ingest, broker; kill what does not end."""
         self.conn.close()

@@ -107,11 +107,31 @@ def profile(result: Result) -> str:
     return _table(["", *(figure["name"] for figure in result["figures"])], rows)
 
 
+def broker(result: Result) -> str:
+    """What the broker does with a reader that only acknowledges."""
+    head = ["", "messages/s", "rows/s", "of the ceiling", "CPU µs a message"]
+    rows = [
+        [
+            figure["name"], f"{figure['messages_per_second']:,}", f"{figure['rows_per_second']:,}",
+            f"{figure['of_ceiling']:.2f}",
+            ", ".join(f"{name} {us}" for name, us in figure["cpu_us_a_message"].items()),
+        ]
+        for figure in result["figures"]
+    ]  # fmt: skip
+    return _table(head, rows)
+
+
 def of(part: str, result: Result) -> str:
     """The tables of a part's result."""
     if "skipped" in result:
         return f"Skipped: {result['skipped']}."
     if part == "end_to_end":
         return rates(result) + "\n\n" + cores(result["figures"])
-    tables = {"ceiling": ceilings, "latency": latency, "memory": memory, "profile": profile}
+    tables = {
+        "broker": broker,
+        "ceiling": ceilings,
+        "latency": latency,
+        "memory": memory,
+        "profile": profile,
+    }
     return tables.get(part, rates)(result)
