@@ -17,7 +17,7 @@ import psycopg
 import uvloop
 from prometheus_client import start_http_server
 
-from paqett import __version__, accounts, db, devices, doctor, keys, log, migrate, moves
+from paqett import __version__, accounts, db, devices, doctor, keys, log, migrate, moves, usage
 from paqett.broker import process as broker
 from paqett.errors import ConfigurationError, NotFound, PaqettError
 from paqett.ingest import process as ingest
@@ -117,6 +117,11 @@ def _admin(parser: argparse.ArgumentParser) -> None:
     command.add_argument("account", help="id or e-mail")
     command.add_argument("plan")
     command.set_defaults(run=_with_database(_set_plan))
+    _json_flag(command)
+    command = commands.add_parser("usage", help="what an account has used of its plan")
+    command.add_argument("account", help="id or e-mail")
+    command.add_argument("--days", type=int, default=30, help="how many days before today")
+    command.set_defaults(run=_with_database(_usage))
     _json_flag(command)
     command = commands.add_parser("list", help="all accounts")
     command.set_defaults(run=_with_database(_list_accounts))
@@ -313,6 +318,12 @@ async def _set_plan(conn: db.Connection, settings: Settings, arguments: argparse
     plan = _plan(settings, arguments.plan)
     due = await moves.set_plan(conn, account.id, plan, datetime.now(UTC))
     return {"account": account.id, "plan": plan.name, "tier_changes_at": due}
+
+
+async def _usage(conn: db.Connection, settings: Settings, arguments: argparse.Namespace) -> Any:
+    account = await accounts.find(conn, arguments.account)
+    plan = _plan(settings, account.plan)
+    return await usage.today(conn, account, plan, datetime.now(UTC), arguments.days)
 
 
 async def _list_accounts(conn: db.Connection, _: Settings, __: argparse.Namespace) -> Any:

@@ -20,6 +20,11 @@ flush_seconds = Histogram("paqett_ingest_flush_seconds", "From BEGIN to commit."
 flush_messages = Histogram(
     "paqett_ingest_flush_messages", "Messages in a flush.", buckets=[1, 10, 100, 1000, 5000, 20000]
 )
+flush_rows = Histogram(
+    "paqett_ingest_flush_rows",
+    "Points stored in a flush.",
+    buckets=[1, 10, 100, 1000, 5000, 20_000, 100_000],
+)
 retries = Counter("paqett_ingest_flush_retries_total", "Flushes that failed and are tried again.")
 database_up = Gauge("paqett_ingest_database_up", "1 while the last flush reached the database.")
 
@@ -68,6 +73,7 @@ def note(outcome: Outcome, count: int, seconds: float) -> None:
         rejected.labels("unknown_device").inc(outcome.unknown)
     flush_seconds.observe(seconds)
     flush_messages.observe(count)
+    flush_rows.observe(outcome.stored)
     now_us = time.time_ns() // 1000
     for times_us in outcome.measured_us:
         lag.observe(np.maximum(now_us - np.asarray(times_us), 0) / 1e6)
