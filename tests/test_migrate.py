@@ -7,7 +7,7 @@ from paqett import doctor, migrate
 from paqett.app import utc_now
 from paqett.db import Connection
 from paqett.errors import ConfigurationError, SchemaOutdatedError
-from support import at, in_database
+from support import at, in_database, with_url
 
 
 def test_a_second_run_changes_nothing(bare_database_url: str) -> None:
@@ -124,3 +124,18 @@ def test_the_worker_drops_expired_chunks_on_the_edition_without_policies(
                 f"SELECT extract(day FROM now() - time)::int FROM telemetry_{tier}"
             ).fetchall()
             assert left == [(days - 1,)]
+
+
+def test_the_doctor_tells_how_much_waits_in_the_spool(tmp_path) -> None:
+    settings = with_url("", PAQETT_PAQETT__DATA_DIR=str(tmp_path))
+    folder = tmp_path / "ingest" / "spool"
+    assert doctor.examine_machine(settings)[0].detail.startswith("none at")
+    folder.mkdir(parents=True)
+    assert doctor.examine_machine(settings)[0].state == "ok"
+    (folder / "1.spool").write_bytes(bytes(5000))
+    found = doctor.examine_machine(settings)[0]
+    assert (found.state, "5,000 of" in found.detail) == ("warning", True)
+    full = with_url(
+        "", PAQETT_PAQETT__DATA_DIR=str(tmp_path), PAQETT_INGEST__SPOOL_MAX_BYTES="5000"
+    )
+    assert doctor.examine_machine(full)[0].state == "failed"

@@ -44,9 +44,11 @@ def examine_machine(settings: Settings) -> list[Finding]:
 
 def _spool(settings: Settings) -> Finding:
     folder = settings.data_dir / "ingest" / "spool"
+    if not folder.exists():
+        return Finding("spool", "ok", f"none at {folder}: ingest has not run here")
     try:
         size = sum(path.stat().st_size for path in folder.glob("*.spool"))
-        free = shutil.disk_usage(folder if folder.exists() else settings.data_dir).free
+        free = shutil.disk_usage(folder).free
     except OSError as error:
         return Finding("spool", "warning", f"{folder}: {error}", "run this as ingest's user")
     detail = f"{size:,} of {settings.ingest.spool_max_bytes:,} bytes, {free:,} free on its disk"

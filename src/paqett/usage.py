@@ -215,7 +215,8 @@ def _read_cursor(cursor: str | None) -> tuple[datetime | None, str | None, str |
     try:
         found = _CURSOR.fullmatch(urlsafe_b64decode(cursor).decode())
         if found is not None:
-            return datetime.fromisoformat(found[1]), found[2], found[3]
-    except ValueError:
+            # as UTC: PostgreSQL knows no offsets of a whole day, as Python does
+            return datetime.fromisoformat(found[1]).astimezone(UTC), found[2], found[3]
+    except (ValueError, OverflowError):
         pass
     raise Invalid("The cursor is not one of ours.", field="cursor")

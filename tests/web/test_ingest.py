@@ -10,7 +10,10 @@ import httpx
 import psycopg
 import pytest
 
+from paqett import devices
+from paqett.flush.writer import Writer
 from paqett.mqtt.credentials import verifier
+from paqett.readings.incoming import Incoming
 
 PATH = "/api/v1/devices/{}/telemetry"
 
@@ -100,6 +103,142 @@ def test_gzip_is_read_and_a_bomb_is_refused(send, owner, database_url) -> None:
         assert (answer.status_code, answer.json()["code"]) == (422, "bad_json")
     assert send(device, account, packed, content_encoding="br").status_code == 415
     assert counted(database_url) == 1
+
+
+def ledger(url: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url) as conn:
+        return conn.execute(
+            "SELECT h.code, h.points, r.payload, r.payload_bytes"
+            " FROM rejection_hour h LEFT JOIN rejection r USING (account_id, device_id, hour, code)"
+        ).fetchall()
+
+
+def test_gzip_of_several_members_is_read_whole(send, owner, database_url) -> None:
+    device, account = owner.devices[0], owner.account_id
+    members = [b'[{"ts": 1767225600, ', b"", b'"t": 1}, ', b'{"ts": 1767225601, "t": 2}]', b" "]
+    packed = b"".join(map(gzip.compress, members))
+    answer = send(device, account, packed, content_encoding="gzip")
+    assert (answer.status_code, answer.json().get("accepted")) == (200, 2)
+    assert counted(database_url) == 2
+    spaces = b"".join(gzip.compress(b" " * 100_000) for _ in range(3))
+    bomb = send(device, account, spaces, content_encoding="gzip")
+    assert (bomb.status_code, bomb.json()["code"]) == (413, "payload_too_large")
+
+
+PACKED = gzip.compress(b'{"t": 1}')
+# the checksum of the second member is wrong
+DAMAGED = PACKED + PACKED[:-8] + bytes(8)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"not gzip",
+        PACKED[:-9],
+        PACKED[:5],
+        PACKED + b"junk",
+        PACKED + b'{"u": 1}',
+        PACKED + PACKED[:-1],
+        DAMAGED,
+    ],
+    ids=["none", "cut short", "a heading", "junk", "json", "a member cut short", "damaged"],
+)
+def test_broken_gzip_is_refused_and_in_the_ledger(send, owner, database_url, body) -> None:
+    answer = send(owner.devices[0], owner.account_id, body, content_encoding="gzip")
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad_json")
+    assert [r["code"] for r in answer.json()["rejected"]] == ["bad_json"]
+    assert counted(database_url) == 0
+    assert ledger(database_url) == [("bad_json", 1, body, len(body))]
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_device_deleted_while_its_readings_are_on_the_way_is_404(
+    send, owner, database_url, monkeypatch, heard
+) -> None:
+    device, account = owner.devices[0], owner.account_id
+    if heard:
+        send(device, account, {"t": 0})
+    look_up = devices.get
+
+    async def get(*asked: Any) -> Any:
+        found = await look_up(*asked)
+        with psycopg.connect(database_url) as conn:
+            conn.execute("DELETE FROM device WHERE id = %s", (device,))
+        return found
+
+    monkeypatch.setattr(devices, "get", get)
+    for body in ({"t": 1}, b"{"):
+        with psycopg.connect(database_url) as conn:
+            conn.execute(
+                "INSERT INTO device (id, account_id, thing_name, verifier)"
+                " VALUES (%s, %s, 'again', 'x') ON CONFLICT (id) DO NOTHING",
+                (device, account),
+            )
+        answer = send(device, account, body)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert counted(database_url) == int(heard)
+    assert ledger(database_url) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"), [("application/x-ndjson", b'{"t": %d}'), ("text/csv", b",t,%d")]
+)
+def test_ten_thousand_lines_are_taken_and_not_one_more(
+    send, owner, database_url, kind, line
+) -> None:
+    device, account = owner.devices[0], owner.account_id
+    lines = [line % number for number in range(10_001)]
+    for body in (b"\n".join(lines), b"\n".join(lines) + b"\n", b"\n" * 200_000):
+        answer = send(device, account, body, content_type=kind)
+        assert (answer.status_code, answer.json()["code"]) == (422, "too_many_items")
+        assert [r["index"] for r in answer.json()["rejected"]] == [0]
+    assert counted(database_url) == 0
+    for body in (b"\n".join(lines[1:]), b"\n".join(lines[1:]) + b"\n"):
+        assert send(device, account, body, content_type=kind).json()["accepted"] == 10_000
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_message_the_database_refuses_is_422_and_its_neighbours_are_stored(
+    api, owner, database_url, monkeypatch, known
+) -> None:
+    device = owner.devices[0]
+    attempts: list[list[bytes]] = []
+    attempt = Writer._attempt
+
+    async def note(self: Writer, batch: list[Incoming], *more: Any) -> Any:
+        attempts.append([message.payload for message in batch])
+        return await attempt(self, batch, *more)
+
+    async def work(client: httpx.AsyncClient) -> None:
+        headers = {"authorization": f"Bearer {await api.key(owner.account_id)}"}
+
+        async def one(number: int) -> httpx.Response:
+            body = {"ts": 1_767_225_600 + number, "t": number, "u": 666 if number == 7 else 1}
+            return await client.post(PATH.format(device), json=body, headers=headers)
+
+        if known:
+            assert (await one(100)).status_code == 200
+        with psycopg.connect(database_url) as conn:
+            conn.execute("ALTER TABLE telemetry_own ADD CHECK (value <> 666)")
+        monkeypatch.setattr(Writer, "_attempt", note)
+        answers = await asyncio.gather(*(one(number) for number in range(20)))
+        for number, answer in enumerate(answers):
+            if number != 7:
+                told = {"accepted": 2, "duplicates": 0, "rejected": []}
+                assert (answer.status_code, answer.json()) == (200, told)
+        refused = answers[7].json()
+        assert (answers[7].status_code, refused["code"]) == (422, "bad_value")
+        assert [(r["index"], r["code"]) for r in refused["rejected"]] == [(0, "bad_value")]
+
+    api.run(work)
+    assert max(len(batch) for batch in attempts if any(b"666" in one for one in batch)) > 1
+    assert counted(database_url) == 2 * (19 + known)
+    found = ledger(database_url)
+    assert [(code, points) for code, points, *_ in found] == [("bad_value", 1)]
+    assert b"666" in found[0][2]
+    with psycopg.connect(database_url) as conn:
+        used = conn.execute("SELECT sum(points), sum(duplicates) FROM usage_hour").fetchone()
+    assert used == (2 * (19 + known), 0)
 
 
 @pytest.mark.parametrize(

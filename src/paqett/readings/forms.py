@@ -32,7 +32,7 @@ def decode_lines(
     use_device_clock: bool = True,
 ) -> Decoded:
     """Read NDJSON; the parameters are `decode`'s."""
-    if payload.count(b"\n") > MAX_LINES:
+    if _has_too_many(payload):
         return Decoded([], [Rejection(0, None, "too_many_items", _TOO_MANY)], 0)
     out = Decoded([], [], 0)
     window = (oldest_us, newest_us) if use_device_clock else None
@@ -59,7 +59,7 @@ def decode_csv(
     use_device_clock: bool = True,
 ) -> Decoded:
     """Read CSV `time,metric,value`, the heading optional; an empty time is the time of receipt."""
-    if payload.count(b"\n") > MAX_LINES:
+    if _has_too_many(payload):
         return Decoded([], [Rejection(0, None, "too_many_items", _TOO_MANY)], 0)
     out = Decoded([], [], 0)
     window = (oldest_us, newest_us) if use_device_clock else None
@@ -75,6 +75,11 @@ def decode_csv(
             metric = row[1][:128] if len(row) > 1 and row[1].isprintable() else None
             out.rejections.append(Rejection(index, metric, refused.code, refused.detail))
     return out
+
+
+def _has_too_many(payload: bytes) -> bool:
+    """Whether it is more lines than are read; the last may lack its end."""
+    return payload.count(b"\n") + (not payload.endswith(b"\n")) > MAX_LINES
 
 
 def _rows(text: str) -> Iterator[list[str]]:

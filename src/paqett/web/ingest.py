@@ -102,16 +102,16 @@ def _inflated(body: bytes, most: int) -> bytes:
 
     What is not gzip comes back as it is: it is refused as no JSON, and recorded like the rest.
     """
-    plain = b""
-    while body and len(plain) < most:
+    plain, rest = b"", body
+    while rest and len(plain) < most:
         inflating = zlib.decompressobj(wbits=31)
         try:
-            plain += inflating.decompress(body, most - len(plain))
+            plain += inflating.decompress(rest, most - len(plain))
         except zlib.error:
             return body
         if not inflating.eof and len(plain) < most:  # cut short
             return body
-        body = inflating.unused_data
+        rest = inflating.unused_data
     return plain
 
 

@@ -31,8 +31,8 @@ class MetricChange(msgspec.Struct, forbid_unknown_fields=True):
 def _name(request: _Request) -> str:
     """The metric as it was asked for: the router's own value has lost doubled slashes."""
     path: str = request.scope["raw_path"].decode("ascii")
-    _, found, name = path.partition("/metrics/")
-    if not found:  # the slash before it was written %2F
+    head, found, name = path.partition("/metrics/")
+    if not found or "%2f" in head.lower():  # a slash before it was written %2F
         raise NotFound("There is no such metric.")
     return unquote(name)
 
