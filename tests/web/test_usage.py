@@ -107,16 +107,16 @@ HOSTILE = [
     _cursor("d", "2026-13-01T00:00:00+00:00"),
     _cursor("d", "infinity"),
     _cursor("d", "2026-01-01T00:00:00+25:00"),
-    _cursor("d", "2026-01-01T00:00:00+23:59"),
-    _cursor("d", "2026-01-01T00:00:00-16:00"),
     _cursor("d" * 17),
     _cursor("d\0"),
     _cursor("d", code="a\0"),
     _cursor("d", code="'; DROP TABLE account; --"),
-    _cursor("d") + "\n",
 ]
 # nobody gave these out either, and they are harmless
 ODD = [
+    _cursor("d") + "\n",
+    _cursor("d", "2026-01-01T00:00:00-16:00"),
+    _cursor("d", "2026-01-01T00:00:00+23:59"),
     _cursor("d", "0001-01-01T00:00:00+14:00"),
     _cursor("d", "9999-12-31T23:59:59-14:00"),
     _cursor("d", "2026-01-01"),

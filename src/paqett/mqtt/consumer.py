@@ -88,7 +88,7 @@ class Consumer:
     @property
     def connected(self) -> bool:
         """Whether the subscriptions are in force now."""
-        return self._connection is not None
+        return self._client is not None and self._client.is_connected
 
     @property
     def unacknowledged(self) -> int:
@@ -159,15 +159,22 @@ class Consumer:
     async def _granted(self, granted: asyncio.Future[tuple[int, ...]]) -> tuple[int, ...]:
         """SUBACK; the session's backlog comes before it, and is not read while too much is in hand.
 
-        Raises `TimeoutError`.
+        Raises `TimeoutError`, and `ConnectionResetError` once the connection is lost.
         """
-        while True:
-            done, _ = await asyncio.wait({granted}, timeout=_CONNECT_S)
-            if done:
-                return granted.result()
-            if not self._paused or self._lost.is_set():
-                raise TimeoutError("the broker does not answer the subscription")
-            self.keep_alive()
+        losing = asyncio.create_task(self._lost.wait())
+        either: set[asyncio.Future[Any]] = {granted, losing}
+        try:
+            while True:
+                await asyncio.wait(either, timeout=_CONNECT_S, return_when=asyncio.FIRST_COMPLETED)
+                if granted.done():
+                    return granted.result()
+                if losing.done():
+                    raise ConnectionResetError("lost before the subscription was answered")
+                if not self._paused:
+                    raise TimeoutError("the broker does not answer the subscription")
+                self.keep_alive()
+        finally:
+            losing.cancel()
 
     def _adopt(self, connection: Any) -> None:
         """Make `connection` the current one; the session's backlog may come before SUBACK does."""
@@ -272,7 +279,7 @@ class Consumer:
             self._connection._last_data_in = time.monotonic()  # noqa: SLF001 - no public way
 
     def _note_dropped(self, payload: bytes) -> None:
-        if payload.isdigit():
+        if payload.isdigit() and len(payload) < 20:  # Python refuses to read 4300 digits
             self.broker_dropped = int(payload)
 
     def pause(self) -> None:
