@@ -84,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
 def _torture_flags(command: argparse.ArgumentParser) -> None:
     usual = torture.Options()
     command.add_argument(
-        "--targets", default=",".join(usual.targets), help=f"some of {','.join(torture.TARGETS)}"
+        "--targets",
+        default=",".join(usual.targets),
+        help=f"some of {','.join(torture.TARGETS)}, or a+b for both at once",
     )
     command.add_argument("--rounds", type=int, default=usual.rounds, help="kills")
     command.add_argument("--devices", type=int, default=usual.devices)

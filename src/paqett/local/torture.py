@@ -43,7 +43,10 @@ _CLOCK_SKEW = timedelta(minutes=1)
 
 
 class Options(msgspec.Struct, frozen=True):
-    """`rate` is messages a second of each device; the same `seed` kills in the same order."""
+    """`rate` is messages a second of each device; the same `seed` kills in the same order.
+
+    A target `a+b` is both at once.
+    """
 
     targets: tuple[str, ...] = DEFAULT_TARGETS
     rounds: int = 10
@@ -139,6 +142,10 @@ class _Site:
 
         Raises `ConfigurationError` where none comes up.
         """
+        for part in target.split("+"):
+            await self._kill_one(part)
+
+    async def _kill_one(self, target: str) -> None:
         deadline = time.monotonic() + _BACK_S
         while time.monotonic() < deadline:
             with suppress(Error, ProcessLookupError, psutil.NoSuchProcess):
@@ -331,9 +338,10 @@ async def count(conn: Connection, tier: str, accounts: list[int], since: datetim
 
 
 def _check_targets(targets: tuple[str, ...], current: State) -> None:
-    if not targets or not set(targets) <= set(TARGETS):
-        raise ConfigurationError(f"--targets takes some of {','.join(TARGETS)}")
-    absent = [name for name in targets if name != "backend" and name not in current.pids]
+    parts = {part for target in targets for part in target.split("+")}
+    if not parts <= set(TARGETS) or not targets:
+        raise ConfigurationError(f"--targets takes some of {','.join(TARGETS)}, or a+b for both")
+    absent = [name for name in parts if name != "backend" and name not in current.pids]
     if absent:
         raise ConfigurationError(f"{', '.join(absent)}: not started by `paqett up` here")
 
