@@ -50,6 +50,8 @@ async def refuse_message(conn: Connection, directory: Directory, message: Incomi
     entry, outcome = directory.get(message.device_id), Outcome()
     if entry is None:
         outcome.unknown = 1
+        if message.report is not None:
+            message.report.unknown = True
         return outcome
     ledger = Ledger()
     ledger.add(entry, message, Rejection(0, None, "bad_value", "the database cannot store it"))
