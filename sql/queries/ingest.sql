@@ -183,28 +183,32 @@ CROSS JOIN LATERAL (
 
 -- name: known_readings
 -- Of points that an account has no room for: which stand there already, and in which of them the
--- aligned 5 minutes hold a reading of the series.
+-- aligned 5 minutes hold a reading of the series. The bounds leave out chunks.
 SELECT t.series_id, t.time_us,
        EXISTS (SELECT FROM {tier} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time = t.time)
+              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
+              AND r.time = t.time)
        OR EXISTS (SELECT FROM {tier_text} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time = t.time)
-       OR EXISTS (SELECT FROM {other} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time = t.time)
-       OR EXISTS (SELECT FROM {other_text} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time = t.time) AS present,
+              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
+              AND r.time = t.time)
+       OR %(moving)s AND EXISTS (SELECT FROM {other} AS r WHERE r.series_id = t.series_id
+              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
+              AND r.time = t.time)
+       OR %(moving)s AND EXISTS (SELECT FROM {other_text} AS r WHERE r.series_id = t.series_id
+              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
+              AND r.time = t.time) AS present,
        EXISTS (SELECT FROM {tier} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time >= t.slot
-              AND r.time < t.slot + interval '5 minutes')
+              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
+              AND r.time >= t.slot AND r.time < t.slot + interval '5 minutes')
        OR EXISTS (SELECT FROM {tier_text} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time >= t.slot
-              AND r.time < t.slot + interval '5 minutes')
-       OR EXISTS (SELECT FROM {other} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time >= t.slot
-              AND r.time < t.slot + interval '5 minutes')
-       OR EXISTS (SELECT FROM {other_text} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time >= t.slot
-              AND r.time < t.slot + interval '5 minutes') AS filled
+              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
+              AND r.time >= t.slot AND r.time < t.slot + interval '5 minutes')
+       OR %(moving)s AND EXISTS (SELECT FROM {other} AS r WHERE r.series_id = t.series_id
+              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
+              AND r.time >= t.slot AND r.time < t.slot + interval '5 minutes')
+       OR %(moving)s AND EXISTS (SELECT FROM {other_text} AS r WHERE r.series_id = t.series_id
+              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
+              AND r.time >= t.slot AND r.time < t.slot + interval '5 minutes') AS filled
 FROM (
     SELECT account_id, series_id, time_us,
            'epoch'::timestamptz + time_us * interval '1 microsecond' AS time,

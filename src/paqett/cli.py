@@ -21,12 +21,14 @@ from paqett import __version__, accounts, db, devices, doctor, keys, log, migrat
 from paqett.broker import process as broker
 from paqett.errors import ConfigurationError, NotFound, PaqettError
 from paqett.ingest import process as ingest
-from paqett.local import agent, fleet, simulate, torture, up
+from paqett.local import agent, fleet, simulate, state, torture, up
 from paqett.plans import Plan, load_plans
 from paqett.settings import Settings, load
 from paqett.sqlfiles import query
 from paqett.web import server
 from paqett.worker import process as worker
+
+_ON_WHAT_RUNS_HERE = ("admin", "device", "doctor", "simulate")
 
 Process = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
@@ -35,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        settings = load()
+        settings = _here(load(), arguments.command)
         log.configure(settings.log.level, settings.log.format, arguments.command)
         return int(arguments.run(settings, arguments) or 0)
     except ConfigurationError as error:
@@ -44,6 +46,18 @@ def main(argv: list[str] | None = None) -> int:
     except (PaqettError, psycopg.Error, OSError) as error:
         _say(str(error).strip() or type(error).__name__)
         return 1
+
+
+def _here(settings: Settings, command: str) -> Settings:
+    """What runs here by `paqett up` is meant where no database is named."""
+    if settings.database.url or command not in _ON_WHAT_RUNS_HERE:
+        return settings
+    if not (settings.data_dir / "up.json").exists():
+        return settings
+    url = state.load(settings.data_dir.resolve()).database_url
+    return msgspec.structs.replace(
+        settings, database=msgspec.structs.replace(settings.database, url=url)
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -48,7 +48,13 @@ def _options(settings: Database, process: str) -> dict[str, Any]:
     return {
         "row_factory": dict_row,
         "application_name": f"paqett {process}",
-        "options": "-c timezone=UTC",
+        # a host that vanished must not hold its locks for hours, at either end
+        "options": "-c timezone=UTC -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5"
+        " -c tcp_keepalives_count=3 -c tcp_user_timeout=20000",
+        "keepalives_idle": 5,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,
         "connect_timeout": max(1, round(settings.connect_timeout_s)),
     }
 

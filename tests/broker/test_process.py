@@ -194,15 +194,15 @@ def test_a_password_change_while_the_broker_starts_does_not_end_it(
         (broker._folder / "passwords").write_text(files.password_file(lines, ""))
         broker.write_configuration()
         async with await db.connect(broker_settings.database, "test", autocommit=True) as conn:
-            broker._expect_writer(0.0)
+            broker._expect_writer()
             broker._child = await broker._start()
             await broker._sync(conn)
-            broker._reload(1.0)
+            broker._reload()
             reading = asyncio.create_task(broker._read_log(broker._child))
             await until(lambda: broker._serving or broker._child.returncode is not None)
             assert broker._child.returncode is None
             assert broker._reload_due, "what changed meanwhile must be sent now"
-            broker._reload(1.0)
+            broker._reload()
             assert not broker._reload_due
             await asyncio.sleep(0.3)
             assert broker._child.returncode is None

@@ -35,7 +35,8 @@ _REFUSALS_APART_S = 60.0
 _BATCH = 10_000
 _MANY_PENDING = 100_000
 _LONGEST_PAUSE_S = 30.0
-_WRITER_WAIT_S = 15.0  # ingest tries again every 10 s at least
+_STOP_S = 60.0  # it saves what it holds
+_QUERY_S = 30.0
 _SUBSCRIBED_S = 0.5  # from ingest's sign-in to its subscription
 
 # None: the broker started or ended, and nobody is connected.
@@ -75,8 +76,8 @@ class _Broker:
         self._writer_line = files.writer_line(settings.mqtt)
         self._passwords = ""
         self._writer_id = writer_client_id(settings.mqtt.password)
-        self._serving = self._stopping = self._reload_due = False
-        self._reload_from = 0.0
+        self._serving = self._stopping = self._reload_due = self._restarting = False
+        self._writer_seen = True
         self._pending: Pending = [(datetime.now(UTC), None)]
         self._compact_at = _MANY_PENDING
         self._refused: dict[str, float] = {}
@@ -114,7 +115,7 @@ class _Broker:
         pause = 0.3
         while True:
             began = loop.time()
-            self._expect_writer(began)
+            self._expect_writer()
             self._child = child = await self._start()
             _logger.info("broker started", pid=child.pid)
             await self._read_log(child)
@@ -123,30 +124,32 @@ class _Broker:
             self._note(None)
             if self._stopping:
                 return
-            _logger.error("broker ended", exit_code=code)
-            pause = 0.3 if loop.time() - began > 10 else min(pause * 2, _LONGEST_PAUSE_S)
+            if self._restarting:
+                self._restarting, pause = False, 0.05
+                _logger.info("broker starts anew, to read its passwords")
+            else:
+                _logger.error("broker ended", exit_code=code)
+                pause = 0.3 if loop.time() - began > 10 else min(pause * 2, _LONGEST_PAUSE_S)
             await asyncio.sleep(pause)
 
-    def _expect_writer(self, now: float) -> None:
-        """What the child reads at its start, and how long it is not told to read anew.
+    def _expect_writer(self) -> None:
+        """What the child reads at its start, and whether it restores ingest's session.
 
-        It restores ingest's session, which then takes what devices send before ingest is back; but
-        Mosquitto 2.0 forgets restored sessions at SIGHUP until their owners have signed in.
+        That session takes what devices send before ingest is back; but Mosquitto 2.0 forgets
+        restored sessions at SIGHUP until their owners have signed in.
         """
-        self._passwords = (self._folder / "passwords").read_text()
-        restores = (self._folder / "mosquitto.db").exists()
-        self._reload_from = now + (_WRITER_WAIT_S if restores else 0.0)
+        self._passwords, self._reload_due = (self._folder / "passwords").read_text(), False
+        self._writer_seen = not (self._folder / "mosquitto.db").exists()
 
     def _writer_is_back(self, child: asyncio.subprocess.Process) -> None:
         """Save its session, so that a killed broker restores it."""
-        loop = asyncio.get_running_loop()
-        self._reload_from = loop.time() + _SUBSCRIBED_S
+        self._writer_seen = True
 
         def save() -> None:
             if child.returncode is None:
                 child.send_signal(signal.SIGUSR1)
 
-        loop.call_later(_SUBSCRIBED_S, save)
+        asyncio.get_running_loop().call_later(_SUBSCRIBED_S, save)
 
     async def _start(self) -> asyncio.subprocess.Process:
         try:
@@ -219,13 +222,15 @@ class _Broker:
         while True:
             if loop.time() >= next_sync:
                 await asyncio.sleep(max(0.0, earliest - loop.time()))
-                await self._sync(conn)
+                async with asyncio.timeout(_QUERY_S):
+                    await self._sync(conn)
                 earliest = loop.time() + _SYNC_APART_S
                 next_sync = loop.time() + _RESYNC_S
-            self._reload(loop.time())
+            self._reload()
             async for _ in conn.notifies(timeout=0.2, stop_after=1):
                 next_sync = 0.0
-            await self._record(conn)
+            async with asyncio.timeout(_QUERY_S):
+                await self._record(conn)
             if loop.time() >= next_seen:
                 next_seen = loop.time() + _SEEN_EVERY_S
                 await conn.execute(query("unscoped_note_broker_seen"), {"now": datetime.now(UTC)})
@@ -241,14 +246,15 @@ class _Broker:
         await asyncio.to_thread(files.replace, self._folder / "passwords", text, self._owner)
         self._passwords, self._reload_due = text, True
 
-    def _reload(self, now: float) -> None:
-        """Tell the child of new passwords, once it may be told."""
+    def _reload(self) -> None:
+        """Tell the child of new passwords; one that must not reread them is started anew."""
         child = self._child
-        if not self._reload_due or not self._serving or now < self._reload_from:
+        if not self._reload_due or not self._serving:
             return
         if child is not None and child.returncode is None:
             self._reload_due = False
-            child.send_signal(signal.SIGHUP)
+            self._restarting = not self._writer_seen
+            child.send_signal(signal.SIGHUP if self._writer_seen else signal.SIGTERM)
 
     async def _record(self, conn: Connection) -> None:
         batch = self._pending[:_BATCH]
@@ -271,7 +277,7 @@ class _Broker:
             return
         child.terminate()
         try:
-            await asyncio.wait_for(child.wait(), 10)
+            await asyncio.wait_for(child.wait(), _STOP_S)
         except TimeoutError:
             child.kill()
             await child.wait()

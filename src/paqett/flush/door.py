@@ -10,6 +10,7 @@ from paqett.readings.incoming import Incoming, Receipts, Report
 
 _MOST_MESSAGES = 500
 _MOST_BYTES = 4 * 2**20
+_MOST_WAITING_BYTES = 64 * 2**20
 
 
 class Door:
@@ -19,6 +20,7 @@ class Door:
         self._writer = writer
         self._receipts = Receipts()
         self._waiting: deque[tuple[Incoming, asyncio.Future[None]]] = deque()
+        self._bytes = 0
         self._flushing: asyncio.Task[None] | None = None
 
     async def store(self, device_id: str, payload: bytes, form: str) -> Report:
@@ -27,11 +29,14 @@ class Door:
         `form` is json, ndjson or csv. Raises `Unavailable` where the database could not be
         reached; then the same message may be sent again, and what was stored counts as duplicate.
         """
+        if self._bytes > _MOST_WAITING_BYTES:
+            raise Unavailable("Too much waits for the database; try again.")
         received_us = self._receipts.stamp(device_id, payload, time.time_ns() // 1000, form)
         report = Report()
         incoming = Incoming(device_id, "telemetry", payload, received_us, form, report)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((incoming, done))
+        self._bytes += len(payload)
         if self._flushing is None or self._flushing.done():
             self._flushing = asyncio.create_task(self._flush_all())
         await done
@@ -45,14 +50,19 @@ class Door:
 
     async def _flush_all(self) -> None:
         while self._waiting:
-            await self._flush(self._cut())
+            batch = self._cut()
+            if batch:
+                await self._flush(batch)
 
     def _cut(self) -> list[tuple[Incoming, asyncio.Future[None]]]:
         batch: list[tuple[Incoming, asyncio.Future[None]]] = []
         size = 0
         while self._waiting and len(batch) < _MOST_MESSAGES and size < _MOST_BYTES:
-            batch.append(self._waiting.popleft())
-            size += len(batch[-1][0].payload)
+            incoming, done = self._waiting.popleft()
+            self._bytes -= len(incoming.payload)
+            if not done.done():  # else its request was given up
+                batch.append((incoming, done))
+                size += len(incoming.payload)
         return batch
 
     async def _flush(self, batch: list[tuple[Incoming, asyncio.Future[None]]]) -> None:

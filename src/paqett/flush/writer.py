@@ -54,7 +54,11 @@ class Writer:
         except (DataError, IntegrityError) as error:
             await self._after_failure(batch)
             if len(batch) == 1:
-                return await self._refuse(batch[0], error, beside)
+                try:
+                    return await self._refuse(batch[0], error, beside)
+                except BaseException:
+                    await self._after_failure(batch)
+                    raise
         except BaseException:
             metrics.retries.inc()
             metrics.database_up.set(0)

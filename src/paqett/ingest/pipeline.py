@@ -42,6 +42,7 @@ class Pipeline:
         self._appending = asyncio.Lock()
         self._replaying: asyncio.Task[None] | None = None
         self._full = self._handing_over = False
+        self._share = 1  # of a batch that a replay takes, as its divisor
         self._placed = spool.empty  # what an earlier life left, the database knows how far
 
     @property
@@ -197,8 +198,10 @@ class Pipeline:
                     return
             try:
                 await self._replay_some()
-                wait_s = _SHORTEST_WAIT_S
+                wait_s, self._share = _SHORTEST_WAIT_S, 1
             except DATABASE_TROUBLE as error:
+                if isinstance(error, TimeoutError):  # the same again would take as long
+                    self._share = min(2 * self._share, self._batch_rows)
                 _logger.warning(
                     "replay waits", error=str(error).strip() or type(error).__name__,
                     retry_in_s=wait_s, bytes=self._spool.bytes,
@@ -210,7 +213,9 @@ class Pipeline:
         if not self._placed:
             await self._find_place()
             return
-        records, place = self._spool.read(self._batch_rows, _REPLAY_BYTES)
+        records, place = self._spool.read(
+            max(1, self._batch_rows // self._share), _REPLAY_BYTES // self._share
+        )
         if records:
 
             async def note_place(conn: Connection) -> None:

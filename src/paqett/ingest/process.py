@@ -27,6 +27,7 @@ from paqett.settings import Settings
 _logger = log.get("ingest")
 _DROPPED = "$SYS/broker/publish/messages/dropped"
 _WITHOUT_DATABASE_AFTER_S = 3.0
+_QUERY_S = 5.0
 
 
 class LostLead(PaqettError):
@@ -86,7 +87,7 @@ async def _run_active(
     gc.set_threshold(100_000, 50, 100)
     try:
         await until_stopped(tasks, stop)
-        if not consuming.done() and not storing.done():
+        if stop.is_set() and not consuming.done() and not storing.done():
             consumer.pause()
             await _drained(pipeline, settings.ingest.drain_timeout_s)
     finally:
@@ -158,6 +159,9 @@ class _Lead:
                 _logger.info("active")
                 return True
             away = held is None
+            if not away:  # somebody else reads: without the database that must stay so
+                self.leave()
+                began = time.monotonic()
             waited_s = time.monotonic() - began
             if away and waited_s > _WITHOUT_DATABASE_AFTER_S and self._marker.exists():
                 _logger.warning("active without the database: everything goes to the spool")
@@ -177,9 +181,11 @@ class _Lead:
         except (Error, OSError):
             return None
         try:
-            await migrate.require_current(conn)
+            async with asyncio.timeout(_QUERY_S):
+                await migrate.require_current(conn)
+                held = await _try_lock(conn, shared=self._shared)
             self._pipeline.replay()
-            if await _try_lock(conn, shared=self._shared):
+            if held:
                 self._conn = conn
                 self._mark()
                 return True
@@ -212,7 +218,8 @@ class _Lead:
         while True:
             try:
                 if self._conn is not None:
-                    await self._conn.execute("SELECT 1")
+                    async with asyncio.timeout(_QUERY_S):
+                        await self._conn.execute("SELECT 1")
                 else:
                     held = await self._try()
                     if held is False:

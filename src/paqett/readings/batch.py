@@ -16,6 +16,9 @@ from paqett.readings.rows import TextRow
 AHEAD_US = 600_000_000
 """A reading is at most 10 minutes ahead of its receipt (product contract §3)."""
 
+MOST_LOOKED = 10_000
+"""Points without room that a flush looks up, lest they be duplicates: everybody's flush waits."""
+
 Identity = tuple[int, int]  # series id, time in µs since 1970
 Where = tuple[str, str | None]  # the tier that takes a reading, and the one it is moving from
 
@@ -67,6 +70,7 @@ class Batch:
         self._next = 0
         self._reading: list[_Read] = []
         self._waiting: set[Entry] = set()
+        self._looked = 0
         self.accounts = [0 if entry is None else entry.account_id for entry in entries]
         self.columns: dict[Where, Columns] = defaultdict(Columns)
         self.texts: dict[Where, list[TextRow]] = defaultdict(list)
@@ -245,6 +249,10 @@ class Batch:
         late = time_us < message.received_us - LATE_US
         too_fast = too_fast and not late
         if entry.limited and (too_fast or not entry.gate.admit_one(late=late)):
+            if self._looked >= MOST_LOOKED:
+                self.refuse(entry, message, _over(index, metric, entry, too_fast=too_fast))
+                return
+            self._looked += 1
             over = Over(number, entry, series_id, time_us, metric, value, index, late, too_fast)
             self.over[entry.tier, entry.moving_from].append(over)
             return
@@ -348,9 +356,18 @@ class Batch:
         }
 
 
+def _over(index: int, metric: str, entry: Entry, *, too_fast: bool) -> Rejection:
+    if too_fast:
+        return _too_fast(index, metric, entry)
+    return Rejection(index, metric, "quota_exceeded", "far more than there is room for")
+
+
 def _too_fast(index: int, metric: str | None, entry: Entry) -> Rejection:
-    rate = entry.plan.messages_per_second if entry.plan else None
-    return Rejection(index, metric, "rate_limited", f"more than {rate} messages a second")
+    rate, burst = (
+        (entry.plan.messages_per_second, entry.plan.message_burst) if entry.plan else (0, 0)
+    )
+    detail = f"more than {rate} messages a second, beyond a burst of {burst or rate}"
+    return Rejection(index, metric, "rate_limited", detail)
 
 
 def slot_of(time_us: int) -> int:

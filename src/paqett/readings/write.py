@@ -20,6 +20,7 @@ from paqett.readings.decode import Rejection
 from paqett.readings.directory import Directory, Entry
 from paqett.readings.incoming import Incoming, Outcome
 from paqett.readings.ledger import Ledger
+from paqett.readings.limits import SLOT_US
 from paqett.readings.plain import Columns
 from paqett.readings.rows import Numbers, TextRow
 from paqett.sqlfiles import query, tier_query
@@ -61,6 +62,10 @@ async def refuse_message(conn: Connection, directory: Directory, message: Incomi
 
 def _hour(time_us: int) -> datetime:
     return datetime.fromtimestamp(time_us // _HOUR_US * 3600, UTC)
+
+
+def _moment(time_us: int) -> datetime:
+    return datetime.fromtimestamp(time_us // 1_000_000, UTC)
 
 
 def _by_hour(messages: Sequence[Incoming]) -> Iterator[Sequence[Incoming]]:
@@ -152,6 +157,9 @@ async def _store_what_was_over(
                 "series": [point.series_id for point in points],
                 "times": [point.time_us for point in points],
                 "slots": [slot_of(point.time_us) for point in points],
+                "moving": moving_from is not None,
+                "since": _moment(min(slot_of(point.time_us) for point in points)),
+                "until": _moment(max(slot_of(point.time_us) for point in points) + SLOT_US),
             },
         )
         known = [(row["series_id"], row["time_us"], row) for row in await found.fetchall()]

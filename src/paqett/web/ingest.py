@@ -16,6 +16,7 @@ from paqett.plans import Plan
 from paqett.readings.decode import Rejection
 from paqett.readings.incoming import Report
 from paqett.readings.ledger import LATE_BUCKET_EMPTY
+from paqett.readings.limits import SLOT_US
 from paqett.web.auth import principal_of
 from paqett.web.devices import allowed
 
@@ -40,6 +41,8 @@ _STATUS = {
     "account_closing": 403,
 }
 _MOST_BYTES = 1_048_576
+_MOST_TOLD = 100  # refusals in an answer that stored nothing; they are all in /usage/rejections
+_SLOT_S = SLOT_US // 1_000_000
 
 
 class Refused(msgspec.Struct):
@@ -137,7 +140,8 @@ def _problem(report: Report, plan: Plan | None, now: datetime) -> Problem:
         return _Unprocessable("bad_json", "The body holds no readings.", [])
     first = report.rejected[0]
     headers = {} if plan is None else _limits(first, plan, now)
-    return _Unprocessable(first.code, f"{first.detail}.", _refusals(report), headers)
+    told = _refusals(report)[:_MOST_TOLD]
+    return _Unprocessable(first.code, f"{first.detail}.", told, headers)
 
 
 def _limits(first: Rejection, plan: Plan, now: datetime) -> dict[str, str]:
@@ -152,6 +156,8 @@ def _limits(first: Rejection, plan: Plan, now: datetime) -> dict[str, str]:
     elif first.code in ("quota_thinned", "quota_exceeded") and plan.points_per_day:
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
         wait_s = ceil((midnight - now).total_seconds())
+        if first.code == "quota_thinned":  # the next aligned 5 minutes take one again
+            wait_s = min(wait_s, _SLOT_S - int(now.timestamp()) % _SLOT_S)
         policy, name = f'"points";q={plan.points_per_day};w=86400', "points"
     else:
         return {}
