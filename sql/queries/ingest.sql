@@ -181,41 +181,51 @@ CROSS JOIN LATERAL (
     ORDER BY hour DESC LIMIT 1
 ) AS u;
 
--- name: known_readings
--- Of points that an account has no room for: which stand there already, and in which of them the
--- aligned 5 minutes hold a reading of the series. The bounds leave out chunks.
-SELECT t.series_id, t.time_us,
-       EXISTS (SELECT FROM {tier} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
-              AND r.time = t.time)
-       OR EXISTS (SELECT FROM {tier_text} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
-              AND r.time = t.time)
-       OR %(moving)s AND EXISTS (SELECT FROM {other} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
-              AND r.time = t.time)
-       OR %(moving)s AND EXISTS (SELECT FROM {other_text} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
-              AND r.time = t.time) AS present,
-       EXISTS (SELECT FROM {tier} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
-              AND r.time >= t.slot AND r.time < t.slot + interval '5 minutes')
-       OR EXISTS (SELECT FROM {tier_text} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
-              AND r.time >= t.slot AND r.time < t.slot + interval '5 minutes')
-       OR %(moving)s AND EXISTS (SELECT FROM {other} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
-              AND r.time >= t.slot AND r.time < t.slot + interval '5 minutes')
-       OR %(moving)s AND EXISTS (SELECT FROM {other_text} AS r WHERE r.series_id = t.series_id
-              AND r.account_id = t.account_id AND r.time >= %(since)s AND r.time < %(until)s
-              AND r.time >= t.slot AND r.time < t.slot + interval '5 minutes') AS filled
+-- name: present_readings
+-- Which of the points that an account has no room for stand there already. The bounds leave out
+-- chunks.
+WITH wanted AS MATERIALIZED (
+    SELECT account_id, series_id, 'epoch'::timestamptz + time_us * interval '1 microsecond' AS time
+    FROM unnest(%(accounts)s::int[], %(series)s::int[], %(times)s::bigint[])
+        AS t (account_id, series_id, time_us)
+)
+SELECT r.series_id, (extract(epoch FROM r.time) * 1000000)::bigint AS time_us
+FROM {tier} AS r JOIN wanted AS w ON r.series_id = w.series_id AND r.time = w.time
+WHERE r.account_id = w.account_id AND r.time >= %(since)s AND r.time < %(until)s
+UNION ALL
+SELECT r.series_id, (extract(epoch FROM r.time) * 1000000)::bigint AS time_us
+FROM {tier_text} AS r JOIN wanted AS w ON r.series_id = w.series_id AND r.time = w.time
+WHERE r.account_id = w.account_id AND r.time >= %(since)s AND r.time < %(until)s
+UNION ALL
+SELECT r.series_id, (extract(epoch FROM r.time) * 1000000)::bigint AS time_us
+FROM {other} AS r JOIN wanted AS w ON r.series_id = w.series_id AND r.time = w.time
+WHERE %(moving)s AND r.account_id = w.account_id AND r.time >= %(since)s AND r.time < %(until)s
+UNION ALL
+SELECT r.series_id, (extract(epoch FROM r.time) * 1000000)::bigint AS time_us
+FROM {other_text} AS r JOIN wanted AS w ON r.series_id = w.series_id AND r.time = w.time
+WHERE %(moving)s AND r.account_id = w.account_id AND r.time >= %(since)s AND r.time < %(until)s;
+
+-- name: filled_slots
+-- Which aligned 5 minutes of these series of the accounts hold a reading.
+SELECT w.series_id, w.slot_us
 FROM (
-    SELECT account_id, series_id, time_us,
-           'epoch'::timestamptz + time_us * interval '1 microsecond' AS time,
+    SELECT account_id, series_id, slot_us,
            'epoch'::timestamptz + slot_us * interval '1 microsecond' AS slot
-    FROM unnest(%(accounts)s::int[], %(series)s::int[], %(times)s::bigint[], %(slots)s::bigint[])
-        AS p (account_id, series_id, time_us, slot_us)
-) AS t;
+    FROM unnest(%(accounts)s::int[], %(series)s::int[], %(slots)s::bigint[])
+        AS t (account_id, series_id, slot_us)
+) AS w
+WHERE EXISTS (SELECT FROM {tier} AS r WHERE r.series_id = w.series_id
+              AND r.account_id = w.account_id AND r.time >= %(since)s AND r.time < %(until)s
+              AND r.time >= w.slot AND r.time < w.slot + interval '5 minutes')
+   OR EXISTS (SELECT FROM {tier_text} AS r WHERE r.series_id = w.series_id
+              AND r.account_id = w.account_id AND r.time >= %(since)s AND r.time < %(until)s
+              AND r.time >= w.slot AND r.time < w.slot + interval '5 minutes')
+   OR %(moving)s AND EXISTS (SELECT FROM {other} AS r WHERE r.series_id = w.series_id
+              AND r.account_id = w.account_id AND r.time >= %(since)s AND r.time < %(until)s
+              AND r.time >= w.slot AND r.time < w.slot + interval '5 minutes')
+   OR %(moving)s AND EXISTS (SELECT FROM {other_text} AS r WHERE r.series_id = w.series_id
+              AND r.account_id = w.account_id AND r.time >= %(since)s AND r.time < %(until)s
+              AND r.time >= w.slot AND r.time < w.slot + interval '5 minutes');
 
 -- name: keep_examples
 -- At most so many payloads for each device, code and hour of an account.

@@ -375,6 +375,31 @@ def test_a_second_process_on_the_same_folder_stands_by_and_takes_over(
     run(work)
 
 
+def test_one_that_stands_by_stays_so_when_the_database_goes(database, broker, tmp_path) -> None:
+    """A mark of an earlier life must not make it read beside the one that is active."""
+    database.empty()
+    ingest = Ingest(database, broker, tmp_path)
+    marker = ingest.folder.parent / "active"
+    marker.parent.mkdir(parents=True)
+    marker.touch()
+
+    async def work() -> None:
+        async with ingest.running():
+            await until(lambda: not marker.exists(), "it has learnt that another is active")
+            database.kill()
+            await asyncio.sleep(5)
+            assert not subscribed()
+            database.start()
+
+    metrics.connected.set(0)
+    other = psycopg.connect(database.url)
+    other.execute("SELECT pg_advisory_lock(7061, 2)")
+    try:
+        run(work)
+    finally:
+        other.close()
+
+
 def test_where_subscriptions_are_shared_any_number_of_processes_store(
     database, broker, tmp_path
 ) -> None:

@@ -106,3 +106,23 @@ def test_many_tiers_in_one_batch_each_get_their_own(door, database_url, owner, f
     expected = _expected([batch])
     found = _stored(database_url, "own") | _stored(database_url, "free")
     assert found == {key: _text(value) for key, value in expected.items()}
+
+
+def test_a_flood_without_room_is_looked_up_within_bounds_and_counted_whole(
+    door, database_url, free_tenant, monkeypatch
+) -> None:
+    from paqett.readings import batch
+
+    monkeypatch.setattr(batch, "MOST_LOOKED", 50)
+    device = free_tenant.devices[0]
+    values = {f"m{number}": number for number in range(10)}
+    flood = [
+        Incoming(device, "telemetry", json.dumps([values] * 20).encode(), NOW_US + number * 1000)
+        for number in range(100)
+    ]
+    outcome = door.send(*flood)
+    assert outcome.stored + sum(outcome.rejected.values()) == 100 * 20 * 10
+    assert outcome.rejected["rate_limited"] == 40 * 20 * 10
+    with psycopg.connect(database_url) as conn:
+        counted = conn.execute("SELECT sum(points) FROM rejection_hour").fetchone()
+    assert counted == (sum(outcome.rejected.values()),)

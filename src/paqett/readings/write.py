@@ -149,23 +149,28 @@ async def _store_what_was_over(
     conn: Connection, directory: Directory, batch: Batch, outcome: Outcome
 ) -> None:
     """Points there was no room for: duplicates are free, and those stored have made room."""
-    for (tier, moving_from), points in list(batch.over.items()):
-        found = await conn.execute(
-            tier_query("known_readings", tier, moving_from),
-            {
-                "accounts": [point.entry.account_id for point in points],
-                "series": [point.series_id for point in points],
-                "times": [point.time_us for point in points],
-                "slots": [slot_of(point.time_us) for point in points],
-                "moving": moving_from is not None,
-                "since": _moment(min(slot_of(point.time_us) for point in points)),
-                "until": _moment(max(slot_of(point.time_us) for point in points) + SLOT_US),
-            },
-        )
-        known = [(row["series_id"], row["time_us"], row) for row in await found.fetchall()]
-        present = {(series, time_us) for series, time_us, row in known if row["present"]}
-        filled = {(series, slot_of(time_us)) for series, time_us, row in known if row["filled"]}
-        outcome.duplicates += batch.settle((tier, moving_from), present, filled)
+    for where, points in list(batch.over.items()):
+        slots = {(p.entry.account_id, p.series_id, slot_of(p.time_us)) for p in points}
+        bounds = {
+            "moving": where[1] is not None,
+            "since": _moment(min(slot for *_, slot in slots)),
+            "until": _moment(max(slot for *_, slot in slots) + SLOT_US),
+        }
+        wanted = {
+            "accounts": [point.entry.account_id for point in points],
+            "series": [point.series_id for point in points],
+            "times": [point.time_us for point in points],
+        }
+        found = await conn.execute(tier_query("present_readings", *where), {**wanted, **bounds})
+        present = {(row["series_id"], row["time_us"]) for row in await found.fetchall()}
+        looked = {
+            "accounts": [account for account, *_ in slots],
+            "series": [series for _, series, _ in slots],
+            "slots": [slot for *_, slot in slots],
+        }
+        found = await conn.execute(tier_query("filled_slots", *where), {**looked, **bounds})
+        filled = {(row["series_id"], row["slot_us"]) for row in await found.fetchall()}
+        outcome.duplicates += batch.settle(where, present, filled)
     await _store(conn, directory, batch, outcome)
 
 
