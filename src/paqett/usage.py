@@ -118,8 +118,8 @@ async def today(
         "account": account.id,
         "from": midnight,
         "to": midnight + timedelta(days=1),
+        "devices": devices,
     }
-    values["devices"] = devices
     by_device = await (await conn.execute(query("usage_by_device"), values)).fetchall()
     refused = await (await conn.execute(query("rejections_by_code"), values)).fetchall()
     used = await (await conn.execute(query("quota_used"), values)).fetchone()

@@ -1,8 +1,11 @@
 """A flush in memory: every message read, judged against its plan, and put where it belongs."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
+
+import numpy as np
 
 from paqett.readings.decode import Decoded, Point, Rejection, Value, decode
 from paqett.readings.directory import Entry
@@ -18,6 +21,8 @@ AHEAD_US = 600_000_000
 
 MOST_LOOKED = 10_000
 """Points without room that a flush looks up, lest they be duplicates: everybody's flush waits."""
+
+_FORMS: dict[str, Callable[..., Decoded]] = {"ndjson": decode_lines, "csv": decode_csv}
 
 Identity = tuple[int, int]  # series id, time in µs since 1970
 Where = tuple[str, str | None]  # the tier that takes a reading, and the one it is moving from
@@ -71,7 +76,7 @@ class Batch:
         self._reading: list[_Read] = []
         self._waiting: set[Entry] = set()
         self._looked = 0
-        self.accounts = [0 if entry is None else entry.account_id for entry in entries]
+        self.accounts = np.array([0 if e is None else e.account_id for e in entries], np.int64)
         self.columns: dict[Where, Columns] = defaultdict(Columns)
         self.texts: dict[Where, list[TextRow]] = defaultdict(list)
         self.over: dict[Where, list[Over]] = defaultdict(list)
@@ -192,8 +197,7 @@ class Batch:
             return False
         if entry.bucket is None or entry.bucket.take(min(newest_us, received_us)):
             return True
-        for _ in range(points):
-            entry.gate.take_back(late=False)
+        entry.gate.take_back(points, late=False)
         return False
 
     def _decode(self, number: int, message: Incoming, entry: Entry) -> None:
@@ -332,7 +336,7 @@ class Batch:
             used.duplicates += 1
             used.late -= late
             if entry.limited:
-                entry.gate.take_back(late=late)
+                entry.gate.take_back(1, late=late)
             if message.report is not None:
                 message.report.accepted -= 1
                 message.report.duplicates += 1
@@ -383,23 +387,17 @@ def kind_of(value: Value) -> str:
 
 
 def _decode_any(message: Incoming, entry: Entry) -> Decoded:
-    received_us = message.received_us
-    oldest_us, newest_us = received_us - entry.retention_us, received_us + AHEAD_US
-    if message.form == "ndjson":
-        return decode_lines(
-            message.payload, received_us=received_us, oldest_us=oldest_us, newest_us=newest_us,
-            use_device_clock=entry.use_device_clock,
-        )  # fmt: skip
-    if message.form == "csv":
-        return decode_csv(
-            message.payload, received_us=received_us, oldest_us=oldest_us, newest_us=newest_us,
-            use_device_clock=entry.use_device_clock,
-        )  # fmt: skip
-    return decode(
-        message.payload, received_us=received_us, oldest_us=oldest_us, newest_us=newest_us,
-        path=message.topic[10:] or ("/" if message.topic[9:] else ""),
+    reading = _FORMS.get(message.form)
+    if reading is None:
+        path = message.topic[10:] or ("/" if message.topic[9:] else "")
+        reading = partial(decode, path=path)
+    return reading(
+        message.payload,
+        received_us=message.received_us,
+        oldest_us=message.received_us - entry.retention_us,
+        newest_us=message.received_us + AHEAD_US,
         use_device_clock=entry.use_device_clock,
-    )  # fmt: skip
+    )
 
 
 def _array(values: Iterable[object]) -> str:

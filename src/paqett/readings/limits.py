@@ -114,12 +114,12 @@ class Gate:
         """One point."""
         return self.admit_late(1) if late else self.admit(1)
 
-    def take_back(self, *, late: bool) -> None:
-        """A point that was admitted and is a duplicate, or was refused after all."""
+    def take_back(self, points: int, *, late: bool) -> None:
+        """Points that were admitted and are duplicates, or were refused after all."""
         if late:
-            self.late_left += 1
+            self.late_left += points
         else:
-            self.used -= 1
+            self.used -= points
 
     @property
     def resets_us(self) -> int:

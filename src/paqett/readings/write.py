@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 from psycopg import errors
 
 from paqett.db import Connection
@@ -219,7 +218,7 @@ async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome:
 
 
 def _packed(found: Numbers, batch: Batch) -> bytes:
-    accounts = np.fromiter(batch.accounts, np.int64, len(batch.accounts))[found.numbers]
+    accounts = batch.accounts[found.numbers]
     return rows.pack_numbers(found.series, found.times, accounts, found.values)
 
 
@@ -252,7 +251,7 @@ async def _store_texts(
 ) -> None:
     came: list[TextRow] = batch.texts.pop(where)
     kept, again = rows.sort_texts(came)
-    data = rows.pack_texts(kept, batch.accounts)
+    data = rows.pack_texts(kept, batch.accounts.tolist())
     stored = await _copy(conn, directory, where, "texts", data)
     if stored is not None:
         again += [(row[2], row[1]) for row in kept if row[:2] not in stored]
