@@ -44,6 +44,11 @@ BEGIN
         EXECUTE format('GRANT SELECT ON %I TO %I', 'telemetry_' || part.name || part.suffix, ingest);
     END LOOP;
 
+    -- people: registration, sign-in and the mails that prove addresses
+    EXECUTE format('GRANT INSERT, UPDATE ON account TO %I', api);
+    EXECUTE format('GRANT DELETE ON account TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON session, account_token, identity, sign_in_attempt TO %I, %I', api, worker);
+
     EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text) TO %I', worker);
 
     -- jobs are written in the caller's transaction and worked by the worker

@@ -22,6 +22,7 @@ class General(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plans_file: str
     default_plan: str
     public_url: str
+    operator_email: str
 
 
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +49,47 @@ class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_plain: bool
     tls_cert_file: str
     tls_key_file: str
+    trusted_proxies: str
+    request_timeout_s: float
+
+
+class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[auth]`"""
+
+    open_registration: bool
+    argon2_time_cost: int
+    argon2_memory_kib: int
+    argon2_parallelism: int
+    hash_concurrency: int
+    hash_queue: int
+    session_idle_s: float
+    session_max_s: float
+    recent_s: float
+    verify_email_s: float
+    reset_password_s: float
+    reauthenticate_s: float
+
+
+class Mail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[mail]`"""
+
+    smtp_host: str
+    smtp_port: int
+    smtp_username: str
+    smtp_password: str
+    smtp_tls: Literal["starttls", "tls", "none"]
+    from_address: str
+    timeout_s: float
+
+
+class Github(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[github]`"""
+
+    client_id: str
+    client_secret: str
+    authorize_url: str
+    token_url: str
+    api_url: str
 
 
 class Ops(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,6 +163,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: Log
     database: Database
     http: Http
+    auth: Auth
+    mail: Mail
+    github: Github
     ops: Ops
     mqtt: Mqtt
     broker: Broker
@@ -132,6 +177,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def data_dir(self) -> Path:
         """The folder that holds what a process keeps on disk."""
         return Path(self.paqett.data_dir)
+
+    @property
+    def public_url(self) -> str:
+        """How people reach the API and the pages, without a slash at the end."""
+        if self.paqett.public_url:
+            return self.paqett.public_url.rstrip("/")
+        scheme = "https" if self.http.tls_cert_file else "http"
+        return f"{scheme}://{self.http.host}:{self.http.port}"
+
+    @property
+    def behind_tls(self) -> bool:
+        """Whether people reach us over TLS, ours or a proxy's."""
+        return self.public_url.startswith("https://")
 
     @property
     def plans_file(self) -> Path:
