@@ -24,10 +24,14 @@ from paqett.flush.writer import Writer
 from paqett.readings.directory import Directory
 from paqett.settings import Http, Settings
 from paqett.web import problems
-from paqett.web.auth import DEVICE_SCHEME, SCHEME
+from paqett.web.account import AccountController, SessionController
+from paqett.web.api_keys import ApiKeyController
+from paqett.web.auth import CSRF_HEADER, DEVICE_SCHEME, SCHEME, SESSION_SCHEME, cookie_name
 from paqett.web.devices import DeviceController
 from paqett.web.health import healthz, metrics, readyz
 from paqett.web.metrics import MetricController
+from paqett.web.oauth import OAuthController
+from paqett.web.sign_in import SignInController
 from paqett.web.telemetry import TelemetryController
 from paqett.web.usage import UsageController
 
@@ -41,22 +45,28 @@ _HANDLERS: Any = {
     QueryCanceled: problems.from_timeout,
     Exception: problems.from_anything,
 }
-_OPENAPI = OpenAPIConfig(
-    title="Paqett",
-    version=__version__,
-    path="/schema",
-    render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
-    components=Components(
-        security_schemes={
-            SCHEME: SecurityScheme(
-                type="http", scheme="bearer", description="An API key: `pqt_…`, with its scopes."
-            ),
-            DEVICE_SCHEME: SecurityScheme(
-                type="http", scheme="basic", description="A device: its id and its secret."
-            ),
-        }
-    ),
-)
+
+
+def _openapi(settings: Settings) -> OpenAPIConfig:
+    schemes = {
+        SCHEME: SecurityScheme(
+            type="http", scheme="bearer", description="An API key: `pqt_…`, with its scopes."
+        ),
+        SESSION_SCHEME: SecurityScheme(
+            type="apiKey", name=cookie_name(settings), security_scheme_in="cookie",
+            description=f"A signed-in person; writes carry the header `{CSRF_HEADER}`.",
+        ),
+        DEVICE_SCHEME: SecurityScheme(
+            type="http", scheme="basic", description="A device: its id and its secret."
+        ),
+    }  # fmt: skip
+    return OpenAPIConfig(
+        title="Paqett",
+        version=__version__,
+        path="/schema",
+        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+        components=Components(security_schemes=schemes),  # type: ignore[arg-type]
+    )
 
 
 def _measured(app: ASGIApp) -> ASGIApp:
@@ -89,11 +99,16 @@ def create_app(services: Services) -> Litestar:
             MetricController,
             TelemetryController,
             UsageController,
+            SignInController,
+            OAuthController,
+            AccountController,
+            SessionController,
+            ApiKeyController,
             healthz,
             readyz,
             metrics,
         ],
-        openapi_config=_OPENAPI,
+        openapi_config=_openapi(services.settings),
         exception_handlers=_HANDLERS,
         middleware=[_measured],
         request_max_body_size=1_048_576,
