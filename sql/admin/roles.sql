@@ -49,6 +49,10 @@ BEGIN
     EXECUTE format('GRANT DELETE ON account TO %I', worker);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON session, account_token, identity, sign_in_attempt TO %I, %I', api, worker);
 
+    -- the doors: strangers' attempts
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON throttle TO %I', api);
+    EXECUTE format('GRANT SELECT, DELETE ON throttle TO %I', worker);
+
     EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text) TO %I', worker);
 
     -- jobs are written in the caller's transaction and worked by the worker

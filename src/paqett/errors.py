@@ -115,6 +115,35 @@ class Invalid(Problem):
         super().__init__(detail, extra={"field": field} if field else None)
 
 
+class TooManyRequests(Problem):
+    """A limit on how often something may be asked is reached; the headers say which and how long.
+
+    At most `limit` in `window_s` seconds; one more is possible in `retry_after` seconds. The
+    headers follow draft-ietf-httpapi-ratelimit-headers-10.
+    """
+
+    status = 429
+    code = "too_many_requests"
+    title = "Too many requests"
+
+    def __init__(self, policy: str, limit: int, window_s: int, retry_after: int) -> None:
+        super().__init__(
+            f"Too many requests: at most {limit} in {window_s} s. Try again in {retry_after} s.",
+            headers={"Retry-After": str(retry_after)}
+            | rate_headers(policy, limit, window_s, 0, retry_after),
+        )
+
+
+def rate_headers(
+    policy: str, limit: int, window_s: int, remaining: int, resets_s: int
+) -> dict[str, str]:
+    """`RateLimit` and `RateLimit-Policy`: `remaining` of `limit`, whole again in `resets_s`."""
+    return {
+        "RateLimit-Policy": f'"{policy}";q={limit};w={window_s}',
+        "RateLimit": f'"{policy}";r={remaining};t={resets_s}',
+    }
+
+
 class Unavailable(Problem):
     """The database is away or too slow just now; trying again is right."""
 

@@ -45,6 +45,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             asyncio.create_task(_every(_MOVES_EVERY_S, move_readings, open_services)),
             asyncio.create_task(_every(_FORGET_EVERY_S, forget_examples, open_services)),
             asyncio.create_task(_every(_FORGET_EVERY_S, forget_tokens, open_services)),
+            asyncio.create_task(_every(_FORGET_EVERY_S, forget_attempts, open_services)),
         ]
         await until_stopped([working, *upkeep], stop)
         for task in (working, *upkeep):
@@ -102,6 +103,12 @@ async def forget_tokens(open_services: Services) -> None:
     """What was mailed and never used goes when it expires."""
     async with transaction(open_services.pool) as conn:
         await conn.execute(query("unscoped_forget_tokens"), {"now": open_services.clock()})
+
+
+async def forget_attempts(open_services: Services) -> None:
+    """Strangers' attempts are counted no longer than their windows last."""
+    async with transaction(open_services.pool) as conn:
+        await conn.execute(query("unscoped_forget_throttle"), {"now": open_services.clock()})
 
 
 async def move_readings(open_services: Services) -> None:
