@@ -1,5 +1,6 @@
 """People who register and sign in over HTTP, in tests."""
 
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -40,7 +41,10 @@ class Person(msgspec.Struct):
         return answer
 
 
-async def mailed(settings: Settings, email: str, purpose: Any, *, to: str | None = None) -> str:
+async def mailed(
+    settings: Settings, email: str, purpose: Any, *, to: str | None = None,
+    now: datetime | None = None,
+) -> str:  # fmt: skip
     """The token a mail to the account `email` would carry: the worker makes it when it writes."""
     async with await db.connect(settings.database, "test", autocommit=True) as conn:
         row = await (
@@ -48,8 +52,8 @@ async def mailed(settings: Settings, email: str, purpose: Any, *, to: str | None
         ).fetchone()
         assert row is not None
         if purpose == "code":
-            return await tokens.issue_code(conn, row["id"], email, utc_now(), 600)
-        return await tokens.issue(conn, row["id"], purpose, to or email, utc_now(), 600)
+            return await tokens.issue_code(conn, row["id"], email, now or utc_now(), 600)
+        return await tokens.issue(conn, row["id"], purpose, to or email, now or utc_now(), 600)
 
 
 async def register(client: httpx.AsyncClient, email: str, **more: Any) -> httpx.Response:

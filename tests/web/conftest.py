@@ -72,7 +72,7 @@ def make_api(database_url: str) -> Callable[..., Api]:
     """An API with other settings, on the same database."""
 
     def make(**environ: str) -> Api:
-        return Api(with_url(database_url, **CHEAP_HASHES, **environ))
+        return Api(with_url(database_url, **{**CHEAP_HASHES, **environ}))
 
     return make
 

@@ -180,16 +180,18 @@ def test_a_refused_sign_in_says_the_same_for_known_and_unknown_addresses(api) ->
         await new_person(client, api.settings)
         client.cookies.clear()
         answers = []
-        for email in ("ada@example.org", "nobody@example.org", "x" * 300, "\x00", ""):
+        for email in ("ada@example.org", "nobody@example.org", "no address", ""):
             before = api.hasher.hashed
             body = {"email": email, "password": "not this one"}
             answer = await client.post("/api/v1/auth/login", json=body)
-            if len(email) <= 254:
-                assert api.hasher.hashed == before + 1
-                answers.append((answer.status_code, answer.content))
-                assert answer.json()["code"] == "invalid_credentials"
+            assert api.hasher.hashed == before + 1
+            answers.append((answer.status_code, answer.content))
+            assert answer.json()["code"] == "invalid_credentials"
         assert len(set(answers)) == 1
         assert answers[0][0] == 401
+        for wrong in ({"email": "x" * 300}, {"email": "\x00"}, {"password": "x" * 513}):
+            body = {"email": "a@b", "password": "x", **wrong}
+            assert (await client.post("/api/v1/auth/login", json=body)).status_code == 422
 
     api.run(work)
 
@@ -233,6 +235,8 @@ def test_a_session_that_was_fixed_beforehand_is_worth_nothing(api, database_url)
         client.cookies.set("paqett_session", "chosen-by-somebody-else")
         assert (await client.get("/api/v1/account")).status_code == 401
         first = (await person.sign_in()).cookies["paqett_session"]
+        client.cookies.clear()
+        client.cookies.set("paqett_session", first)
         assert first != "chosen-by-somebody-else"
         second = (await person.sign_in()).cookies["paqett_session"]
         client.cookies.clear()
@@ -541,7 +545,7 @@ def test_who_has_no_password_proves_themselves_by_a_mailed_code(api, database_ur
         api.later(timedelta(minutes=16))
         answer = await person.ask("POST", "/auth/reauthenticate", json={})
         assert (answer.status_code, answer.json()) == (202, {"status": "code_sent"})
-        code = await mailed(api.settings, "ada@example.org", "code")
+        code = await mailed(api.settings, "ada@example.org", "code", now=api.now())
         assert len(code) == 8
         wrong = f"{(int(code) + 1) % 10**8:08}"
         for sent, status in ((wrong, 422), (code, 200)):

@@ -56,7 +56,7 @@ class OAuthController(Controller):
         self,
         request: _Request,
         provider: FromPath[str],
-        state: _Short = "",
+        came_with: Annotated[str, QueryParameter(name="state", max_length=512)] = "",
         code: _Short = "",
     ) -> Redirect:
         """Back from the provider: signed in, registered, or joined."""
@@ -65,7 +65,7 @@ class OAuthController(Controller):
         held = request.cookies.get(_cookie_name(services), "")
         async with db.transaction(services.pool) as conn:
             attempt = await identities.come_back(
-                conn, chosen.name, state, held, services.clock()
+                conn, chosen.name, came_with, held, services.clock()
             )
         address = _callback_address(request, chosen)
         person = await oauth.identify(chosen, code, attempt.code_verifier, address)

@@ -27,14 +27,14 @@ from paqett.web.client import client_address, client_network
 _Request = Request[Any, Any, State]
 # Longer than any hash takes, also an old bcrypt one, so that time tells nothing.
 _REFUSED_AFTER_S = 0.5
-_BODY = {"request_max_body_size": 16_384}
+_BODY: dict[str, Any] = {"request_max_body_size": 16_384}
 Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 
 
 class Credentials(msgspec.Struct, forbid_unknown_fields=True):
     """An address and its password."""
 
-    email: Annotated[str, msgspec.Meta(max_length=254)]
+    email: Annotated[str, msgspec.Meta(max_length=254, pattern=r"^[^\x00]*$")]
     password: Secret
 
 
@@ -212,7 +212,7 @@ class SignInController(Controller):
             await throttle.hit(conn, throttle.RESET_EMAIL, data.email.lower(), now)
             account = await accounts.find_sign_in(conn, data.email)
             unverified = account is not None and account.email_verified_at is None
-            template = "verify_email" if unverified else "reset_password"
+            template: mails.Template = "verify_email" if unverified else "reset_password"
             await mails.defer(conn, template, account.id if account else 0)
         return Accepted("reset_sent")
 
