@@ -49,6 +49,14 @@ BEGIN
     EXECUTE format('GRANT DELETE ON account TO %I', worker);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON session, account_token, identity, sign_in_attempt TO %I, %I', api, worker);
 
+    -- notices are written by whoever notices something, mailed and forgotten by the worker
+    EXECUTE format('GRANT SELECT, INSERT ON notice TO %I, %I', api, worker);
+    EXECUTE format('GRANT UPDATE, DELETE ON notice TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON notification_preference TO %I', api);
+    EXECUTE format('GRANT SELECT ON notification_preference TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON job_error TO %I', worker);
+    EXECUTE format('GRANT SELECT, UPDATE ON operator_report TO %I', worker);
+
     EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text) TO %I', worker);
 
     -- jobs are written in the caller's transaction and worked by the worker
