@@ -151,7 +151,7 @@ class SignInController(Controller):
                 await registration.verify(conn, token, now)
             else:
                 old = await accounts.change_email(conn, token.account_id, token.email, now)
-                await notices.notify(conn, token.account_id, "email_changed", old=old)
+                await notices.notify(conn, token.account_id, "email_changed", to_old=old)
         return Verified(token.email)
 
     @post("/login", status_code=200, **_BODY, **auth.public())
