@@ -60,6 +60,11 @@ BEGIN
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON job_error TO %I', worker);
     EXECUTE format('GRANT SELECT, UPDATE ON operator_report TO %I', worker);
 
+    -- live streams: the API keeps them, whoever flushes looks whether anybody watches
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON stream TO %I', api);
+    EXECUTE format('GRANT SELECT ON stream, live_channel TO %s', everyone);
+    EXECUTE format('GRANT DELETE ON stream TO %I', worker);
+
     EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text) TO %I', worker);
 
     -- jobs are written in the caller's transaction and worked by the worker

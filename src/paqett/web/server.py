@@ -29,9 +29,11 @@ from paqett.web.api_keys import ApiKeyController
 from paqett.web.auth import CSRF_HEADER, DEVICE_SCHEME, SCHEME, SESSION_SCHEME, cookie_name
 from paqett.web.devices import DeviceController
 from paqett.web.health import healthz, metrics, readyz
+from paqett.web.live import Hub
 from paqett.web.metrics import MetricController
 from paqett.web.oauth import OAuthController
 from paqett.web.sign_in import SignInController
+from paqett.web.streams import StreamController
 from paqett.web.telemetry import TelemetryController
 from paqett.web.usage import UsageController
 
@@ -98,6 +100,7 @@ def create_app(services: Services) -> Litestar:
             DeviceController,
             MetricController,
             TelemetryController,
+            StreamController,
             UsageController,
             SignInController,
             OAuthController,
@@ -118,6 +121,7 @@ def create_app(services: Services) -> Litestar:
     settings = services.settings
     writer = Writer(settings.database, "api ingest", Directory(services.plans), _FLUSH_TIMEOUT_S)
     app.state.door = Door(writer)
+    app.state.hub = Hub(settings.database)
     return app
 
 
@@ -188,6 +192,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+    await app.state.hub.close()  # or its streams would keep the servers from ending
     for server in servers:
         server.should_exit = True
     await asyncio.gather(*running)
