@@ -28,7 +28,9 @@ from paqett.web.auth import DEVICE_SCHEME, SCHEME
 from paqett.web.devices import DeviceController
 from paqett.web.health import healthz, metrics, readyz
 from paqett.web.metrics import MetricController
+from paqett.web.notices import NoticeController, PreferenceController
 from paqett.web.telemetry import TelemetryController
+from paqett.web.unsubscribe import ask_unsubscribe, unsubscribe
 from paqett.web.usage import UsageController
 
 _FLUSH_TIMEOUT_S = 10.0
@@ -89,6 +91,10 @@ def create_app(services: Services) -> Litestar:
             MetricController,
             TelemetryController,
             UsageController,
+            NoticeController,
+            PreferenceController,
+            ask_unsubscribe,
+            unsubscribe,
             healthz,
             readyz,
             metrics,
