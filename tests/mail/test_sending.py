@@ -346,6 +346,20 @@ def test_no_token_and_no_address_stands_in_a_job_or_a_log(
         assert not any(secret in row for row in seen)
 
 
+def test_what_an_unforeseen_error_says_is_not_logged(postman, person, monkeypatch, caplog) -> None:
+    async def broken(*_: object) -> None:
+        raise ValueError(f"Key (email)=({SECRET_ADDRESS}) already exists")
+
+    monkeypatch.setattr(letters, "write", broken)
+    ask(postman, person)
+    postman.rows("UPDATE procrastinate_jobs SET attempts = %s", MOST_ATTEMPTS)
+    postman.work()
+    assert "Unexpected: ValueError" in caplog.text
+    assert "in broken" in caplog.text  # where it happened
+    assert SECRET_ADDRESS not in caplog.text
+    assert postman.rows("SELECT error FROM job_error") == [("ValueError",)]
+
+
 @pytest.mark.parametrize("address", ["äpfel@example.org", "ann@müller.example"])
 def test_an_address_beyond_ascii_arrives(postman, person, office, address) -> None:
     post = Post()
