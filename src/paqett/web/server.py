@@ -31,10 +31,12 @@ from paqett.web.devices import DeviceController
 from paqett.web.health import healthz, metrics, readyz
 from paqett.web.live import Hub
 from paqett.web.metrics import MetricController
+from paqett.web.notices import NoticeController, PreferenceController
 from paqett.web.oauth import OAuthController
 from paqett.web.sign_in import SignInController
 from paqett.web.streams import StreamController
 from paqett.web.telemetry import TelemetryController
+from paqett.web.unsubscribe import ask_unsubscribe, unsubscribe
 from paqett.web.usage import UsageController
 
 _FLUSH_TIMEOUT_S = 10.0
@@ -107,6 +109,10 @@ def create_app(services: Services) -> Litestar:
             AccountController,
             SessionController,
             ApiKeyController,
+            NoticeController,
+            PreferenceController,
+            ask_unsubscribe,
+            unsubscribe,
             healthz,
             readyz,
             metrics,
