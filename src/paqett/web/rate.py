@@ -26,7 +26,7 @@ from paqett.web.visit import visit_of
 POLICY = "requests"
 _WINDOW_S = 60
 _WINDOW = timedelta(seconds=_WINDOW_S)
-_MANY = 10_000  # accounts in memory before those whose window is over are dropped
+_MANY = 10_000  # accounts in memory before those whose window is over are forgotten
 
 
 class _Lease:
@@ -54,6 +54,7 @@ class Rates:
     def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
         self._pool = pool
         self._leases: dict[int, _Lease] = {}
+        self._many = _MANY
 
     async def take(self, account_id: int, limit: int, now: datetime) -> dict[str, str]:
         """Count one request; gives the answer's headers. Raises `TooManyRequests`."""
@@ -68,9 +69,9 @@ class Rates:
             return rate_headers(POLICY, limit, _WINDOW_S, lease.left + lease.others, wait_s)
 
     def _new(self, account_id: int, now: datetime) -> _Lease:
-        if len(self._leases) >= _MANY:
+        if len(self._leases) >= self._many:
             kept = {k: v for k, v in self._leases.items() if v.open(now) or v.lock.locked()}
-            self._leases = kept
+            self._leases, self._many = kept, max(_MANY, 2 * len(kept))
         return self._leases.setdefault(account_id, _Lease())
 
     async def _renew(self, lease: _Lease, account_id: int, limit: int, now: datetime) -> None:
