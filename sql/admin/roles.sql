@@ -54,6 +54,13 @@ BEGIN
     EXECUTE format('GRANT SELECT, DELETE ON request_window, api_usage_day TO %I', worker);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON throttle TO %I', api);
     EXECUTE format('GRANT SELECT, DELETE ON throttle TO %I', worker);
+    -- notices are written by whoever notices something, mailed and forgotten by the worker
+    EXECUTE format('GRANT SELECT, INSERT ON notice TO %I, %I', api, worker);
+    EXECUTE format('GRANT UPDATE, DELETE ON notice TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON notification_preference TO %I', api);
+    EXECUTE format('GRANT SELECT ON notification_preference TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON job_error TO %I', worker);
+    EXECUTE format('GRANT SELECT, UPDATE ON operator_report TO %I', worker);
 
     EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text) TO %I', worker);
 

@@ -86,3 +86,7 @@ ALTER TABLE device
     ADD COLUMN secret_used_at timestamptz,
     ADD COLUMN secret_used_ip inet;
 COMMENT ON COLUMN device.secret_used_at IS 'When its secret was last accepted, over HTTP or by the broker; at most once a minute.';
+
+-- a disabled account's devices are cut off with it
+CREATE TRIGGER credentials AFTER UPDATE OF disabled_at ON account
+    FOR EACH STATEMENT EXECUTE FUNCTION notify_credentials();

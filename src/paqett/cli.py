@@ -5,7 +5,9 @@ Exit codes: 0 done, 1 it went wrong, 2 the command line or the settings are wron
 
 import argparse
 import asyncio
+import getpass
 import json
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,12 +19,27 @@ import psycopg
 import uvloop
 from prometheus_client import start_http_server
 
-from paqett import __version__, accounts, db, devices, doctor, keys, log, migrate, moves, usage
+from paqett import (
+    __version__,
+    accounts,
+    db,
+    devices,
+    doctor,
+    keys,
+    log,
+    migrate,
+    moves,
+    notices,
+    passwords,
+    sessions,
+    usage,
+)
 from paqett.broker import process as broker
-from paqett.errors import ConfigurationError, NotFound, PaqettError
+from paqett.errors import ConfigurationError, Invalid, NotFound, PaqettError
 from paqett.ingest import process as ingest
 from paqett.local import agent, fleet, simulate, state, torture, up
 from paqett.plans import Plan, load_plans
+from paqett.principals import SCOPES
 from paqett.settings import Settings, load
 from paqett.sqlfiles import query
 from paqett.web import server
@@ -119,14 +136,32 @@ def _admin(parser: argparse.ArgumentParser) -> None:
     command = commands.add_parser("create-account", help="make an account")
     command.add_argument("email")
     command.add_argument("--plan")
+    command.add_argument("--operator", action="store_true", help="may look after the others")
+    command.add_argument(
+        "--password-stdin", action="store_true",
+        help="read the password from standard input; without, the person resets it by mail",
+    )  # fmt: skip
     command.set_defaults(run=_with_database(_create_account))
     _json_flag(command)
+    for name, run, about in (
+        ("set-password", _set_password, "read a new password from standard input; sessions end"),
+        ("disable", _disable, "close an account to all but export and deletion; devices cut off"),
+        ("enable", _enable, "open it again"),
+        ("set-operator", _set_operator, "let its person look after other accounts"),
+        ("sessions", _sessions, "where an account is signed in"),
+    ):
+        command = commands.add_parser(name, help=about)
+        command.add_argument("account", help="id or e-mail")
+        command.set_defaults(run=_with_database(run))
+        _json_flag(command)
+        if name == "set-operator":
+            command.add_argument("--off", action="store_true", help="no longer")
+        if name == "sessions":
+            command.add_argument("--end", action="store_true", help="end all of them")
     command = commands.add_parser("create-key", help="make an API key; it is shown once")
     command.add_argument("account", help="id or e-mail")
     command.add_argument("--name", default="made by admin")
-    command.add_argument(
-        "--scopes", default=",".join(sorted(keys.SCOPES)), help="separated by commas"
-    )
+    command.add_argument("--scopes", default=",".join(sorted(SCOPES)), help="separated by commas")
     command.set_defaults(run=_with_database(_create_key))
     _json_flag(command)
     command = commands.add_parser("set-plan", help="change an account's plan")
@@ -306,6 +341,7 @@ def _with_database(action: Action) -> Callable[[Settings, argparse.Namespace], i
     def start(settings: Settings, arguments: argparse.Namespace) -> int:
         async def run() -> Any:
             async with await db.connect(settings.database, "admin") as conn:
+                await _note_access(conn, arguments)
                 return await action(conn, settings, arguments)
 
         shown = asyncio.run(run())
@@ -316,11 +352,80 @@ def _with_database(action: Action) -> Callable[[Settings, argparse.Namespace], i
     return start
 
 
+async def _note_access(conn: db.Connection, arguments: argparse.Namespace) -> None:
+    """What an operator looks at or changes, the account can see that they did."""
+    if getattr(arguments, "account", None) is None:
+        return
+    account = await accounts.find(conn, arguments.account)
+    what = f"paqett {arguments.command} {arguments.action}"
+    by = f"{getpass.getuser()} on the command line"
+    await notices.notify(conn, account.id, "operator_access", what=what, by=by)
+
+
 async def _create_account(
     conn: db.Connection, settings: Settings, arguments: argparse.Namespace
-) -> accounts.Account:
+) -> Any:
     plan = _plan(settings, arguments.plan or settings.paqett.default_plan)
-    return await accounts.create(conn, arguments.email, plan)
+    if not re.fullmatch(accounts.EMAIL, arguments.email):
+        raise Invalid(f"{arguments.email} is no e-mail address.")
+    account = await accounts.create(conn, arguments.email, plan)
+    if arguments.operator:
+        await accounts.set_operator(conn, account.id, operator=True)
+    if arguments.password_stdin:
+        hashed = await _password_from_stdin(settings, account.email)
+        await accounts.set_password(conn, account.id, hashed)
+    return account
+
+
+async def _password_from_stdin(settings: Settings, email: str) -> str:
+    typed = sys.stdin.isatty()
+    password = getpass.getpass() if typed else sys.stdin.readline().rstrip("\r\n")
+    if typed and getpass.getpass("Again: ") != password:
+        raise Invalid("The two are not the same.")
+    passwords.check(password, email)
+    hasher = passwords.Hasher(settings.auth)
+    try:
+        return await hasher.hash(password)
+    finally:
+        hasher.close()
+
+
+async def _set_password(
+    conn: db.Connection, settings: Settings, arguments: argparse.Namespace
+) -> None:
+    account = await accounts.find(conn, arguments.account)
+    hashed = await _password_from_stdin(settings, account.email)
+    await accounts.set_password(conn, account.id, hashed)
+    await sessions.end_all(conn, account.id, datetime.now(UTC))
+    await notices.notify(conn, account.id, "password_changed")
+    _say(f"the password of {account.email} is set; its sessions have ended")
+
+
+async def _disable(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> None:
+    account = await accounts.find(conn, arguments.account)
+    await accounts.set_disabled(conn, account.id, datetime.now(UTC))
+    await notices.notify(conn, account.id, "account_disabled")
+    _say(f"{account.email} is disabled")
+
+
+async def _enable(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> None:
+    account = await accounts.find(conn, arguments.account)
+    await accounts.set_disabled(conn, account.id, None)
+    await notices.notify(conn, account.id, "account_enabled")
+    _say(f"{account.email} is enabled")
+
+
+async def _set_operator(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> None:
+    account = await accounts.find(conn, arguments.account)
+    await accounts.set_operator(conn, account.id, operator=not arguments.off)
+    _say(f"{account.email} is {'no longer ' if arguments.off else ''}an operator")
+
+
+async def _sessions(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> Any:
+    account = await accounts.find(conn, arguments.account)
+    if arguments.end:
+        await sessions.end_all(conn, account.id, datetime.now(UTC))
+    return await sessions.list_sessions(conn, account.id, None)
 
 
 async def _create_key(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> Any:

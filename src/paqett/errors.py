@@ -18,6 +18,10 @@ class SchemaOutdatedError(PaqettError):
     """The database is older or newer than this program; the message says what to run."""
 
 
+class NotRetried(PaqettError):
+    """A job for which trying again would change nothing: it fails for good, where it is seen."""
+
+
 class Problem(PaqettError):
     """A refusal a client is told about, as an RFC 9457 problem.
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -10,8 +11,12 @@ import msgspec
 import pytest
 
 from paqett import app, db, keys
+from paqett.passwords import Hasher
+from paqett.principals import SCOPES
 from paqett.settings import Settings
 from paqett.web.server import create_app
+from people import CHEAP_HASHES
+from support import with_url
 
 
 class Asker(msgspec.Struct):
@@ -26,14 +31,23 @@ class Asker(msgspec.Struct):
 
 
 class Api:
-    """Opens the application; `key` makes an API key for an account."""
+    """Opens the application; `key` makes an API key for an account, `later` moves its clock."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.ahead = timedelta()
+        self.hasher: Hasher
+
+    def later(self, by: timedelta) -> None:
+        self.ahead += by
+
+    def now(self) -> datetime:
+        return app.utc_now() + self.ahead
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[httpx.AsyncClient]:
-        async with app.services(self.settings, "test") as services:
+        async with app.services(self.settings, "test", self.now) as services:
+            self.hasher = services.hasher
             application = create_app(services)
             transport = httpx.ASGITransport(application)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -42,7 +56,7 @@ class Api:
 
     async def key(self, account_id: int, *scopes: str, devices: list[str] | None = None) -> str:
         async with await db.connect(self.settings.database, "test", autocommit=True) as conn:
-            wanted = list(scopes) or sorted(keys.SCOPES)
+            wanted = list(scopes) or sorted(SCOPES)
             return (await keys.create(conn, account_id, "test", wanted, devices, None)).key
 
     def run(self, work: Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]]) -> None:
@@ -54,5 +68,15 @@ class Api:
 
 
 @pytest.fixture
-def api(settings: Settings) -> Api:
-    return Api(settings)
+def make_api(database_url: str) -> Callable[..., Api]:
+    """An API with other settings, on the same database."""
+
+    def make(**environ: str) -> Api:
+        return Api(with_url(database_url, **{**CHEAP_HASHES, **environ}))
+
+    return make
+
+
+@pytest.fixture
+def api(make_api: Callable[..., Api]) -> Api:
+    return make_api()

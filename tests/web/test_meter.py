@@ -11,7 +11,7 @@ import pytest
 from paqett import db
 from paqett.accounts import Account
 from paqett.errors import Unavailable
-from paqett.keys import Principal
+from paqett.principals import Principal
 from paqett.settings import Settings
 from paqett.web.meter import Meter
 from support import Tenant, with_url

@@ -12,7 +12,7 @@ from paqett.db import Connection
 from paqett.errors import TooManyRequests
 from paqett.settings import Settings
 from paqett.throttle import Rule, network_of
-from paqett.worker.process import forget_attempts
+from paqett.worker.upkeep import forget_attempts
 from support import in_database, with_url
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -22,6 +22,7 @@ from paqett.local import postgres, state, welcome
 from paqett.local.state import State
 from paqett.local.supervisor import Program, Supervisor, command
 from paqett.plans import load_plans
+from paqett.principals import SCOPES
 from paqett.settings import Settings
 
 STOP_ORDER = ("agent", "api", "ingest", "worker", "broker", "database")
@@ -231,9 +232,7 @@ async def _first_account(settings: Settings, current: State, owner_url: str) -> 
     conn = await db.connect(_with_url(settings, owner_url).database, "up")
     async with conn:
         account = await accounts.create(conn, "me@localhost", plan)
-        key = await keys.create(
-            conn, account.id, "made by paqett up", sorted(keys.SCOPES), None, None
-        )
+        key = await keys.create(conn, account.id, "made by paqett up", sorted(SCOPES), None, None)
         mine = await devices.create(
             conn, account, plan, thing_name=socket.gethostname()[:64] or "this-machine"
         )

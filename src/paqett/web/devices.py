@@ -15,7 +15,7 @@ from paqett.app import Services
 from paqett.db import Connection
 from paqett.devices import Device, DeviceIn, Name, NewDevice, Page, Seconds, Tags
 from paqett.errors import NotFound, Problem
-from paqett.keys import Principal
+from paqett.principals import Principal
 from paqett.web.auth import needs, principal_of
 from paqett.web.bulk import BulkOperation, read_devices
 

@@ -15,7 +15,7 @@ from psycopg_pool import AsyncConnectionPool
 from paqett import db, log, usage
 from paqett.db import Connection
 from paqett.errors import PaqettError
-from paqett.keys import Principal
+from paqett.principals import Principal
 
 _EVERY_S = 5.0
 _logger = log.get("meter")

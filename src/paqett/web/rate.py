@@ -19,7 +19,7 @@ from paqett import db
 from paqett.app import Services
 from paqett.db import Connection
 from paqett.errors import TooManyRequests, Unauthorized, rate_headers
-from paqett.keys import Principal
+from paqett.principals import Principal
 from paqett.sqlfiles import query
 from paqett.web.visit import visit_of
 

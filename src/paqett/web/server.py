@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from litestar import Litestar, Request
+from litestar import Litestar
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -16,14 +16,19 @@ from paqett.errors import Problem
 from paqett.flush.door import Door
 from paqett.flush.writer import Writer
 from paqett.readings.directory import Directory
+from paqett.settings import Settings
 from paqett.web import edge, problems
-from paqett.web.auth import DEVICE_SCHEME, SCHEME, principal_of
+from paqett.web.account import AccountController, SessionController
+from paqett.web.api_keys import ApiKeyController
+from paqett.web.auth import CSRF_HEADER, DEVICE_SCHEME, SCHEME, SESSION_SCHEME, cookie_name
 from paqett.web.devices import DeviceController
 from paqett.web.health import healthz, metrics, readyz
 from paqett.web.listener import check_listener, check_ops_listener, listen
 from paqett.web.meter import Meter
 from paqett.web.metrics import MetricController
-from paqett.web.rate import Rates, charge
+from paqett.web.oauth import OAuthController
+from paqett.web.rate import Rates
+from paqett.web.sign_in import SignInController
 from paqett.web.telemetry import TelemetryController
 from paqett.web.usage import UsageController
 
@@ -34,22 +39,28 @@ _HANDLERS: Any = {
     QueryCanceled: problems.from_timeout,
     Exception: problems.from_anything,
 }
-_OPENAPI = OpenAPIConfig(
-    title="Paqett",
-    version=__version__,
-    path="/schema",
-    render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
-    components=Components(
-        security_schemes={
-            SCHEME: SecurityScheme(
-                type="http", scheme="bearer", description="An API key: `pqt_…`, with its scopes."
-            ),
-            DEVICE_SCHEME: SecurityScheme(
-                type="http", scheme="basic", description="A device: its id and its secret."
-            ),
-        }
-    ),
-)
+
+
+def _openapi(settings: Settings) -> OpenAPIConfig:
+    schemes = {
+        SCHEME: SecurityScheme(
+            type="http", scheme="bearer", description="An API key: `pqt_…`, with its scopes."
+        ),
+        SESSION_SCHEME: SecurityScheme(
+            type="apiKey", name=cookie_name(settings), security_scheme_in="cookie",
+            description=f"A signed-in person; writes carry the header `{CSRF_HEADER}`.",
+        ),
+        DEVICE_SCHEME: SecurityScheme(
+            type="http", scheme="basic", description="A device: its id and its secret."
+        ),
+    }  # fmt: skip
+    return OpenAPIConfig(
+        title="Paqett",
+        version=__version__,
+        path="/schema",
+        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+        components=Components(security_schemes=schemes),  # type: ignore[arg-type]
+    )
 
 
 def create_app(services: Services) -> Litestar:
@@ -60,13 +71,17 @@ def create_app(services: Services) -> Litestar:
             MetricController,
             TelemetryController,
             UsageController,
+            SignInController,
+            OAuthController,
+            AccountController,
+            SessionController,
+            ApiKeyController,
             healthz,
             readyz,
             metrics,
         ],
-        openapi_config=_OPENAPI,
+        openapi_config=_openapi(services.settings),
         exception_handlers=_HANDLERS,
-        before_request=_charge,
         request_max_body_size=1_048_576,
         logging_config=None,
     )
@@ -91,11 +106,6 @@ def create_ops_app(services: Services) -> Litestar:
     app.state.services, app.state.trusted = services, True
     app.asgi_handler = edge.wrap(app.asgi_handler, services)
     return app
-
-
-async def _charge(request: Request[Any, Any, Any]) -> None:
-    if request.scope.get("user") is not None:
-        await charge(request, principal_of(request))
 
 
 async def serve(services: Services, stop: asyncio.Event) -> None:

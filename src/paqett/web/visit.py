@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from paqett.keys import Principal
+from paqett.principals import Principal
 
 _KEY = "visit"
 

@@ -1,64 +1,96 @@
 """`paqett worker`: procrastinate's worker with our tasks, and a round of upkeep."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
 
-from procrastinate import App, RetryStrategy
+from procrastinate import App
+from procrastinate.exceptions import ConnectorException
 from prometheus_client import Gauge
 from psycopg import Error
 
-from paqett import jobs, log, moves, retention
+from paqett import jobs, log, mail_transport, moves, retention
 from paqett.app import Services, services, until_stopped, wait_for_database
 from paqett.db import transaction
 from paqett.errors import PaqettError
 from paqett.settings import Settings
 from paqett.sqlfiles import query
+from paqett.worker import mail, queue, upkeep
 
 _logger = log.get("worker")
 _oldest = Gauge("paqett_tier_oldest_reading_age_seconds", "Age of the oldest reading.", ["tier"])
 _overdue = Gauge(
     "paqett_tier_overdue", "1 where readings outlive retention + chunk + schedule.", ["tier"]
 )
-_RETRY = RetryStrategy(max_attempts=20, exponential_wait=3)
 _MOVES_EVERY_S = 2.0
+_QUEUE_EVERY_S = 10.0
 _FORGET_EVERY_S = 600.0
-_EXAMPLES_KEPT = timedelta(days=7)  # product contract §3: the rejection ledger
+_Round = Callable[[Services], Awaitable[None]]
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Work until `stop`; a job in hand is finished first."""
+    """Work until `stop`; a job in hand is finished first.
+
+    Raises `ConfigurationError` for mail settings that would send in clear.
+    """
+    mail_transport.check(settings.mail)
     await wait_for_database(settings, stop)
     if stop.is_set():
         return
     app = jobs.app(settings.database)
     async with services(settings, "worker") as open_services, app.open_async():
         register(app, open_services)
-        working = asyncio.create_task(
-            app.run_worker_async(
-                concurrency=settings.worker.concurrency, install_signal_handlers=False
-            )
-        )
-        upkeep = [
-            asyncio.create_task(
-                _every(settings.worker.retention_every_s, watch_retention, open_services)
-            ),
-            asyncio.create_task(_every(_MOVES_EVERY_S, move_readings, open_services)),
-            asyncio.create_task(_every(_FORGET_EVERY_S, forget_examples, open_services)),
-            asyncio.create_task(_every(_FORGET_EVERY_S, forget_tokens, open_services)),
-            asyncio.create_task(_every(_FORGET_EVERY_S, forget_attempts, open_services)),
+        working = asyncio.create_task(work(app, open_services))
+        rounds = [
+            asyncio.create_task(_every(seconds, task, open_services))
+            for seconds, task in _rounds(app, settings)
         ]
-        await until_stopped([working, *upkeep], stop)
-        for task in (working, *upkeep):
+        await until_stopped([working, *rounds], stop)
+        for task in (working, *rounds):
             task.cancel()
-        for result in await asyncio.gather(working, *upkeep, return_exceptions=True):
+        for result in await asyncio.gather(working, *rounds, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result
 
 
+async def work(app: App, open_services: Services, *, wait: bool = True) -> None:
+    """Work jobs until cancelled, or until there is none where `wait` is false."""
+    await app.run_worker_async(
+        concurrency=open_services.settings.worker.concurrency,
+        install_signal_handlers=False,
+        delete_jobs="successful",
+        wait=wait,
+        task_middleware=[queue.noting_errors(open_services)],
+    )
+
+
+def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
+    """Upkeep, and how often (s) it goes round."""
+
+    async def take_up_jobs(open_services: Services) -> None:
+        await queue.take_up(app, open_services)
+
+    return [
+        (settings.worker.retention_every_s, watch_retention),
+        (_MOVES_EVERY_S, move_readings),
+        (_QUEUE_EVERY_S, take_up_jobs),
+        (_QUEUE_EVERY_S, queue.count),
+        (_QUEUE_EVERY_S, mail.report_failures),
+        (_FORGET_EVERY_S, upkeep.forget_examples),
+        (_FORGET_EVERY_S, upkeep.forget_tokens),
+        (_FORGET_EVERY_S, upkeep.forget_attempts),
+        (_FORGET_EVERY_S, upkeep.end_sessions),
+        (_FORGET_EVERY_S, mail.forget_mails),
+        (_FORGET_EVERY_S, upkeep.forget_notices),
+        (_FORGET_EVERY_S, upkeep.forget_sessions),
+        (_FORGET_EVERY_S, upkeep.erase_unconfirmed),
+    ]
+
+
 def register(app: App, open_services: Services) -> None:
     """Tell procrastinate what each task's name means."""
+    mail.register(app, open_services)
 
-    @app.task(name="erase_series", retry=_RETRY)
+    @app.task(name="erase_series", retry=jobs.Backoff())
     async def erase_series(account_id: int, series_ids: list[int]) -> None:
         """A deleted device's readings; safe to repeat."""
         more = True
@@ -68,12 +100,12 @@ def register(app: App, open_services: Services) -> None:
         _logger.info("erased", account=account_id, series=len(series_ids))
 
 
-async def _every(seconds: float, work, open_services: Services) -> None:  # type: ignore[no-untyped-def]
+async def _every(seconds: float, task: _Round, open_services: Services) -> None:
     while True:
         try:
-            await work(open_services)
-        except (PaqettError, Error, OSError) as error:
-            _logger.warning("upkeep failed", work=work.__name__, error=str(error))
+            await task(open_services)
+        except (PaqettError, ConnectorException, Error, OSError) as error:
+            _logger.warning("upkeep failed", work=task.__name__, error=str(error))
         await asyncio.sleep(seconds)
 
 
@@ -90,25 +122,6 @@ async def watch_retention(open_services: Services) -> None:
         if state.oldest is not None:
             age = open_services.clock() - state.oldest
             _oldest.labels(state.name).set(age.total_seconds())
-
-
-async def forget_examples(open_services: Services) -> None:
-    """Refused payloads are kept for 7 days."""
-    before = open_services.clock() - _EXAMPLES_KEPT
-    async with transaction(open_services.pool) as conn:
-        await conn.execute(query("unscoped_forget_rejections"), {"before": before})
-
-
-async def forget_tokens(open_services: Services) -> None:
-    """What was mailed and never used goes when it expires."""
-    async with transaction(open_services.pool) as conn:
-        await conn.execute(query("unscoped_forget_tokens"), {"now": open_services.clock()})
-
-
-async def forget_attempts(open_services: Services) -> None:
-    """Strangers' attempts are counted no longer than their windows last."""
-    async with transaction(open_services.pool) as conn:
-        await conn.execute(query("unscoped_forget_throttle"), {"now": open_services.clock()})
 
 
 async def move_readings(open_services: Services) -> None:

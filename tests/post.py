@@ -1,0 +1,149 @@
+"""A real SMTP server on loopback, a worker that works what is there, and people to write to."""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import SMTP
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP as Server  # noqa: N811 - the policy above has the name
+from aiosmtpd.smtp import AuthResult
+
+from paqett import app, db, jobs
+from paqett.app import Services
+from paqett.children import free_port
+from paqett.db import Connection
+from paqett.settings import Settings
+from paqett.worker import process
+from support import with_url
+
+
+class Post:
+    """What the server took, and how it answers."""
+
+    def __init__(self) -> None:
+        self.raw: list[bytes] = []
+        self.recipients: list[list[str]] = []
+        self.refuse_recipient: str | None = None
+        self.refuse_data: str | None = None
+        self.signed_in: list[tuple[bytes, bytes]] = []
+        self.tls: list[bool] = []
+        self.on_data: Callable[[], None] = lambda: None
+
+    @property
+    def mails(self) -> list[EmailMessage]:
+        return [message_from_bytes(raw, policy=SMTP) for raw in self.raw]  # type: ignore[misc]
+
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd calls it so
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        if self.refuse_recipient:
+            return self.refuse_recipient.format(address)
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+        self.on_data()
+        if self.refuse_data:
+            return self.refuse_data
+        self.tls.append(session.ssl is not None)
+        self.raw.append(envelope.content)
+        self.recipients.append(envelope.rcpt_tos)
+        return "250 taken"
+
+    def authenticate(self, *words: Any) -> AuthResult:
+        login = words[4]
+        self.signed_in.append((login.login, login.password))
+        return AuthResult(success=login.password == b"right")
+
+
+class Office(Controller):
+    """aiosmtpd, with STARTTLS where a context is given."""
+
+    def __init__(self, post: Post, starttls: ssl.SSLContext | None, **more: Any) -> None:
+        self.starttls = starttls
+        self.post = post
+        super().__init__(post, hostname="127.0.0.1", port=free_port(18700), **more)
+
+    def factory(self) -> Server:
+        return Server(
+            self.handler, enable_SMTPUTF8=True, tls_context=self.starttls,
+            require_starttls=self.starttls is not None, authenticator=self.post.authenticate,
+            auth_require_tls=True,
+        )  # fmt: skip
+
+
+class Postman:
+    """A worker that works every job there is, with a clock of the test's."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.environ = {"PAQETT_PAQETT__DATA_DIR": str(folder)}
+        self.url = url
+        self.now = datetime.now(UTC)
+
+    def through(self, office: Office, tls: str = "none", **more: str) -> None:
+        """Send by SMTP from now on."""
+        self.environ |= {
+            "PAQETT_MAIL__SMTP_HOST": "127.0.0.1",
+            "PAQETT_MAIL__SMTP_PORT": str(office.port),
+            "PAQETT_MAIL__SMTP_TLS": tls,
+            "PAQETT_MAIL__TIMEOUT_S": "5",
+            **more,
+        }
+
+    @property
+    def settings(self) -> Settings:
+        return with_url(self.url, **self.environ)
+
+    def do(self, task: Callable[[Services], Coroutine[Any, Any, Any]]) -> Any:
+        """Something with a worker's services."""
+
+        async def run() -> Any:
+            async with app.services(self.settings, "test", lambda: self.now) as services:
+                return await task(services)
+
+        return asyncio.run(run())
+
+    def work(self) -> None:
+        """Work until no job is due."""
+
+        async def run(services: Services) -> None:
+            queue = jobs.app(self.settings.database)
+            async with queue.open_async():
+                process.register(queue, services)
+                await process.work(queue, services, wait=False)
+
+        self.do(run)
+
+    def write(self, work: Callable[[Connection], Coroutine[Any, Any, Any]]) -> Any:
+        """Something in a transaction of the API's."""
+
+        async def run(services: Services) -> Any:
+            async with db.transaction(services.pool) as conn:
+                return await work(conn)
+
+        return self.do(run)
+
+    def later(self, **time: float) -> None:
+        """Move the clock."""
+        self.now += timedelta(**time)
+
+    def rows(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Look into the database."""
+        with psycopg.connect(self.url) as conn:
+            found = conn.execute(text, values)
+            return found.fetchall() if found.description else []
+
+
+class Person(msgspec.Struct):
+    """An account."""
+
+    id: int
+    email: str
