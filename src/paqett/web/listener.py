@@ -11,7 +11,13 @@ from litestar import Litestar
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from paqett.children import LOOPBACK
-from paqett.errors import ConfigurationError, HeadTooLarge, Problem, TooManyConnections
+from paqett.errors import (
+    ConfigurationError,
+    HeadTooLarge,
+    Problem,
+    RequestTimeout,
+    TooManyConnections,
+)
 from paqett.settings import Http, Settings
 from paqett.web.edge import BEGAN, DATA_POLICY, REFUSAL, security_headers
 from paqett.web.problems import MEDIA_TYPE, body_of
@@ -40,19 +46,11 @@ def check_ops_listener(settings: Settings) -> None:
 
 
 class BadRequest(Problem):
-    """What was sent is not HTTP."""
+    """What was sent is not HTTP as this server reads it."""
 
     status = 400
     code = "bad_request"
     title = "Not HTTP"
-
-
-class SlowHead(Problem):
-    """The request's head never ended."""
-
-    status = 408
-    code = "request_timeout"
-    title = "Request too slow"
 
 
 class _Config(uvicorn.Config):
@@ -169,7 +167,7 @@ class Protocol(HttpToolsProtocol):
 
     def _give_up(self, timeout_s: float) -> None:
         if self._part is _Part.HEAD:
-            self._refuse(SlowHead(f"The whole request must arrive within {timeout_s:g} s."))
+            self._refuse(RequestTimeout(timeout_s))
         else:
             self.transport.close()
 
