@@ -2,10 +2,13 @@
 
 import asyncio
 import inspect
+import re
 import ssl
 import subprocess
 import time
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -13,10 +16,11 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from listening import Listening, listening, process
+from paqett import db, keys
 from paqett.children import free_port
 from paqett.errors import ConfigurationError
 from paqett.web.listener import Protocol, listen
-from support import with_url
+from support import make_tenant, with_url
 
 QUICK = {"PAQETT_HTTP__REQUEST_TIMEOUT_S": "0.5"}
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -76,8 +80,6 @@ def test_a_body_that_trickles_in_is_408_and_the_connection_is_closed(database_ur
 
     async def work() -> None:
         async with listening(database_url, **QUICK) as api:
-            from support import make_tenant
-
             tenant = await asyncio.to_thread(make_tenant, database_url, "slow")
             key = await key_of(database_url, tenant.account_id)
             own = head.replace(b"/d/", b"/" + tenant.devices[0].encode() + b"/")
@@ -98,8 +100,6 @@ def test_a_body_that_trickles_in_is_408_and_the_connection_is_closed(database_ur
 
 
 async def key_of(url: str, account_id: int) -> str:
-    from paqett import db, keys
-
     async with await db.connect(with_url(url).database, "test", autocommit=True) as conn:
         return (await keys.create(conn, account_id, "k", ["telemetry:write"], None, None)).key
 
@@ -107,8 +107,6 @@ async def key_of(url: str, account_id: int) -> str:
 def test_a_body_that_is_slow_but_in_time_is_taken(database_url: str) -> None:
     async def work() -> None:
         async with listening(database_url, PAQETT_HTTP__REQUEST_TIMEOUT_S="5") as api:
-            from support import make_tenant
-
             tenant = await asyncio.to_thread(make_tenant, database_url, "slow")
             key = await key_of(database_url, tenant.account_id)
 
@@ -124,6 +122,28 @@ def test_a_body_that_is_slow_but_in_time_is_taken(database_url: str) -> None:
                     headers={"Authorization": f"Bearer {key}"},
                 )
             assert (answer.status_code, answer.json()["accepted"]) == (200, 1)
+
+    asyncio.run(work())
+
+
+def test_requests_sent_at_once_are_answered_one_after_the_other(database_url: str) -> None:
+    post = b"POST /api/v1/devices HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n{}"
+
+    async def work() -> None:
+        async with listening(database_url, **QUICK) as api:
+            answer = await api.say(GET + GET + post + b"  " + LAST)
+            found = re.findall(rb"HTTP/1\.1 (\d{3})", answer)
+            assert found == [b"200", b"200", b"401", b"200"]
+            # a body that comes in two parts behind another request, and a connection that goes on
+            reader, writer = await api.connect()
+            writer.write(GET + post)
+            await asyncio.sleep(0.2)
+            writer.write(b"  ")
+            await asyncio.sleep(0.7)
+            writer.write(LAST)
+            answer = await asyncio.wait_for(reader.read(), 5)
+            assert answer.count(b"HTTP/1.1 200 OK") == 2
+            writer.close()
 
     asyncio.run(work())
 
@@ -234,8 +254,6 @@ def test_a_client_that_does_not_read_its_answer_is_given_up() -> None:
     """The protocol alone: what it does when the transport says its buffer is full."""
 
     async def work() -> None:
-        from types import SimpleNamespace
-
         aborted = asyncio.Event()
         settings = with_url("", PAQETT_HTTP__REQUEST_TIMEOUT_S="0.05")
         server = listen(_nothing, settings, "127.0.0.1", 0)  # type: ignore[arg-type]
@@ -310,8 +328,6 @@ def test_https_by_settings_with_hsts_and_nothing_older_than_tls_1_2(
                     await client.get(f"http://127.0.0.1:{port}/healthz")
 
     # the protocol versions and ciphers that are refused are deprecated in the client, too
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         asyncio.run(work())

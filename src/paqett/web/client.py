@@ -1,5 +1,6 @@
 """Who is at the other end of a request, as far as the network tells."""
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
@@ -8,6 +9,7 @@ from litestar.connection import ASGIConnection
 from paqett.throttle import network_of
 from paqett.web.visit import visit_of
 
+_LONGEST = 64  # an IPv6 address with its zone
 _UNKNOWN = "0.0.0.0"  # noqa: S104 - an address, nothing is bound to it
 
 
@@ -29,6 +31,11 @@ def client_network(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
 
 def plain_address(text: str) -> str:
     """The address in its one spelling, IPv4 where IPv6 only wraps it; empty where it is none."""
+    return _plain(text) if len(text) <= _LONGEST else ""
+
+
+@lru_cache(4096)
+def _plain(text: str) -> str:
     try:
         address: IPv4Address | IPv6Address = ip_address(text.partition("%")[0])
     except ValueError:

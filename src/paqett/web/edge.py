@@ -29,6 +29,8 @@ PAGE_POLICY = (
     " object-src 'none'"
 )
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
+_PAGE = (b"content-security-policy", PAGE_POLICY.encode())
+_DATA = (b"content-security-policy", DATA_POLICY.encode())
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _logger = log.get("http")
 _seconds = Histogram(
@@ -138,10 +140,9 @@ def _missing(
     """What the answer lacks of what every answer has."""
     present = dict(message["headers"])
     is_page = present.get(b"content-type", b"").startswith(b"text/html")
-    policy = PAGE_POLICY if is_page else DATA_POLICY
     wanted = [
         *fixed,
-        (b"content-security-policy", policy.encode()),
+        _PAGE if is_page else _DATA,
         (b"x-request-id", visit.request_id.encode()),
         *((name.lower().encode(), value.encode()) for name, value in visit.limits.items()),
     ]

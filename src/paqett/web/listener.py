@@ -126,9 +126,8 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The body is whole."""
-        if self.cycle.response_complete:
-            self._stop_waiting()
+        """The body is whole: nothing more is waited for."""
+        self._stop_waiting()
         self._part = _Part.NONE
         super().on_message_complete()
 

@@ -3,8 +3,8 @@
 A window is the minute that begins with an account's first request. The count stands in one row;
 each process takes a few requests out of it at a time, and answers from those in memory. It takes
 one, then twice as many as before, and never more than a sixteenth of what is left: so a plan's
-3,000 requests write some 130 rows, the last ones are handed out one by one, and no process holds back
-more than it has used itself. Past the limit nothing is written until the window ends.
+3,000 requests write the row some 130 times, the last ones are handed out one by one, and no process
+holds back more than it has used itself. Past the limit nothing is written until the window ends.
 """
 
 import asyncio
