@@ -9,13 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import msgspec
 import psycopg
 
-from paqett import app, db
+from listening import PORT, process
+from paqett import db
 from paqett.broker import process as broker
 from paqett.broker.log_lines import Event
 from paqett.children import free_port
-from paqett.web import live, server, streams
+from paqett.web import live, streams
 from people import new_person
 from support import Tenant, make_tenant
 
@@ -43,33 +45,14 @@ class Live:
             return await client.post(path, json=body)
 
 
-async def until_it_answers(port: int) -> None:
-    for _ in range(500):
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(0.01)
-        else:
-            writer.close()
-            return
-
-
 def run(api: Any, work: Any) -> None:
+    settings = api.settings
+    http = msgspec.structs.replace(settings.http, port=free_port(PORT))
+
     async def main() -> None:
-        async with app.services(api.settings, "test", api.now) as services:
-            application = server.create_app(services)
-            port = free_port(57500)
-            serving = server._server(application, "127.0.0.1", port)
-            task = asyncio.create_task(serving.serve())
-            try:
-                async with asyncio.timeout(60):
-                    await until_it_answers(port)
-                    await work(Live(api, f"http://127.0.0.1:{port}"))
-            finally:
-                await application.state.hub.close()
-                serving.should_exit = True
-                await task
-                await application.state.door.close()
+        on_port = msgspec.structs.replace(settings, http=http)
+        async with process(on_port, api.now) as one, asyncio.timeout(60):
+            await work(Live(api, one.url))
 
     asyncio.run(main())
 
