@@ -26,6 +26,7 @@ from paqett.settings import Http, Settings
 from paqett.web import problems
 from paqett.web.auth import DEVICE_SCHEME, SCHEME
 from paqett.web.devices import DeviceController
+from paqett.web.grafana import GrafanaController
 from paqett.web.health import healthz, metrics, readyz
 from paqett.web.metrics import MetricController
 from paqett.web.telemetry import TelemetryController
@@ -89,6 +90,7 @@ def create_app(services: Services) -> Litestar:
             MetricController,
             TelemetryController,
             UsageController,
+            GrafanaController,
             healthz,
             readyz,
             metrics,

@@ -4,10 +4,10 @@ import asyncio
 from datetime import timedelta
 
 from procrastinate import App, RetryStrategy
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 from psycopg import Error
 
-from paqett import jobs, log, moves, retention
+from paqett import grafana, jobs, log, moves, retention
 from paqett.app import Services, services, until_stopped, wait_for_database
 from paqett.db import transaction
 from paqett.errors import PaqettError
@@ -19,9 +19,13 @@ _oldest = Gauge("paqett_tier_oldest_reading_age_seconds", "Age of the oldest rea
 _overdue = Gauge(
     "paqett_tier_overdue", "1 where readings outlive retention + chunk + schedule.", ["tier"]
 )
+_ended = Counter(
+    "paqett_sql_logins_ended", "What accounts' SQL logins kept open too long.", ["action"]
+)
 _RETRY = RetryStrategy(max_attempts=20, exponential_wait=3)
 _MOVES_EVERY_S = 2.0
 _FORGET_EVERY_S = 600.0
+_WATCH_EVERY_S = 2.0
 _EXAMPLES_KEPT = timedelta(days=7)  # product contract §3: the rejection ledger
 
 
@@ -44,6 +48,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             ),
             asyncio.create_task(_every(_MOVES_EVERY_S, move_readings, open_services)),
             asyncio.create_task(_every(_FORGET_EVERY_S, forget_examples, open_services)),
+            asyncio.create_task(_every(_WATCH_EVERY_S, watch_sql_logins, open_services)),
         ]
         await until_stopped([working, *upkeep], stop)
         for task in (working, *upkeep):
@@ -95,6 +100,18 @@ async def forget_examples(open_services: Services) -> None:
     before = open_services.clock() - _EXAMPLES_KEPT
     async with transaction(open_services.pool) as conn:
         await conn.execute(query("unscoped_forget_rejections"), {"before": before})
+
+
+async def watch_sql_logins(open_services: Services) -> None:
+    """A login may set its own timeouts otherwise; this is what holds."""
+    limit_s = open_services.settings.grafana.query_limit_s
+    async with transaction(open_services.pool) as conn:
+        ended = await grafana.watch(conn, limit_s)
+    for one in ended:
+        _ended.labels(one.action).inc()
+        _logger.warning(
+            "sql login", action=one.action, login=one.login, seconds=round(one.seconds, 1)
+        )
 
 
 async def move_readings(open_services: Services) -> None:
