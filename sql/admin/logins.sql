@@ -163,8 +163,8 @@ BEGIN
         SELECT c.oid::regclass AS relation FROM pg_class AS c
         JOIN pg_namespace AS n ON n.oid = c.relnamespace
         JOIN pg_depend AS d ON d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e'
-        WHERE c.relkind IN ('r', 'v') AND n.nspname IN ('_timescaledb_config', '_timescaledb_cache',
-            '_timescaledb_internal', '_timescaledb_debug', 'timescaledb_experimental')
+        WHERE c.relkind IN ('r', 'v', 'S') AND n.nspname IN ('_timescaledb_catalog',
+            '_timescaledb_config', '_timescaledb_cache', '_timescaledb_internal', '_timescaledb_debug', 'timescaledb_experimental')
     LOOP
         EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', part.relation);
         EXECUTE format('GRANT SELECT ON %s TO %s', part.relation, ours);

@@ -26,6 +26,7 @@ _RETRY = RetryStrategy(max_attempts=20, exponential_wait=3)
 _MOVES_EVERY_S = 2.0
 _FORGET_EVERY_S = 600.0
 _WATCH_EVERY_S = 2.0
+_LOOK_FOR_JOBS_EVERY_S = 1.0
 _EXAMPLES_KEPT = timedelta(days=7)  # product contract §3: the rejection ledger
 
 
@@ -39,7 +40,12 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         register(app, open_services)
         working = asyncio.create_task(
             app.run_worker_async(
-                concurrency=settings.worker.concurrency, install_signal_handlers=False
+                concurrency=settings.worker.concurrency,
+                install_signal_handlers=False,
+                # any SQL login may send NOTIFY: procrastinate's listener would end at a payload
+                # it cannot read, and cancel a job that is named
+                listen_notify=False,
+                fetch_job_polling_interval=_LOOK_FOR_JOBS_EVERY_S,
             )
         )
         upkeep = [
