@@ -14,7 +14,7 @@ from psycopg import errors
 
 from door import Door, message
 from grafana_support import PLANS, Server, signed_in
-from paqett import accounts, app, db, doctor, grafana, migrate, moves
+from paqett import accounts, app, db, doctor, grafana, jobs, migrate, moves
 from paqett.app import utc_now
 from paqett.grafana import Ended, Login, LoginsUnavailable, NotInPlan, State
 from paqett.worker import process as worker
@@ -263,22 +263,33 @@ def test_the_worker_watches_and_counts(place: Server) -> None:
     assert counted() == before + 1
 
 
-def test_no_notification_of_a_login_stops_the_worker(place: Server) -> None:
+def test_no_notification_of_a_login_reaches_the_worker(place: Server) -> None:
     """Any login may NOTIFY, and nothing can take that from it: so nobody acts on what it says."""
     login = place.login(make_tenant(place.url, "noisy"))
+
+    async def write_job(conn: db.Connection) -> None:
+        await jobs.defer(conn, "erase_series", account_id=1, series_ids=[])
 
     async def work() -> None:
         stop = asyncio.Event()
         running = asyncio.create_task(worker.run(place.settings, stop))
         await asyncio.sleep(1.5)
-        with signed_in(login) as conn:
+        with signed_in(login) as conn, place.admin() as ours:
             conn.execute("SET default_transaction_read_only = off")
-            for payload in ("", "x", "[]", '{"type": "abort_job_requested"}'):
-                for channel in ("procrastinate_any_queue_v1", "procrastinate_any_queue"):
-                    conn.execute(f"NOTIFY {channel}, '{payload}'")
-            conn.execute("NOTIFY paqett_credentials, 'x'")
-        await asyncio.sleep(1.5)
-        assert not running.done()
+            for payload in ("", "x", "[]", '{"type": "abort_job_requested", "job_id": 1}'):
+                conn.execute(f"NOTIFY procrastinate_any_queue_v1, '{payload}'")
+            listening = ours.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE query ~* '^listen.*procrastinate'"
+            )
+            assert listening.fetchone() == (0,)
+            async with await db.connect(place.settings.database, "test") as writing:
+                await write_job(writing)
+            for _ in range(100):
+                await asyncio.sleep(0.1)
+                states = ours.execute("SELECT status::text FROM procrastinate_jobs").fetchall()
+                if states == [("succeeded",)]:
+                    break
+            assert states == [("succeeded",)]
         stop.set()
         await asyncio.wait_for(running, 20)
 
