@@ -22,6 +22,7 @@ from paqett.web.account import AccountController, SessionController
 from paqett.web.api_keys import ApiKeyController
 from paqett.web.auth import CSRF_HEADER, DEVICE_SCHEME, SCHEME, SESSION_SCHEME, cookie_name
 from paqett.web.devices import DeviceController
+from paqett.web.grafana import GrafanaController
 from paqett.web.health import healthz, metrics, readyz
 from paqett.web.listener import check_listener, check_ops_listener, listen
 from paqett.web.live import Hub
@@ -85,6 +86,7 @@ def create_app(services: Services) -> Litestar:
             PreferenceController,
             ask_unsubscribe,
             unsubscribe,
+            GrafanaController,
             healthz,
             readyz,
             metrics,
