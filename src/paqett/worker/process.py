@@ -12,6 +12,7 @@ from paqett import grafana, jobs, log, mail_transport, moves, retention
 from paqett.app import Services, services, until_stopped, wait_for_database
 from paqett.db import transaction
 from paqett.errors import PaqettError
+from paqett.readings import buckets
 from paqett.settings import Settings
 from paqett.sqlfiles import query
 from paqett.worker import mail, queue, upkeep
@@ -102,12 +103,15 @@ def register(app: App, open_services: Services) -> None:
     mail.register(app, open_services)
 
     @app.task(name="erase_series", retry=jobs.Backoff())
-    async def erase_series(account_id: int, series_ids: list[int]) -> None:
-        """A deleted device's readings; safe to repeat."""
+    async def erase_series(
+        account_id: int, series_ids: list[int], from_us: int | None = None, to_us: int | None = None
+    ) -> None:
+        """A deleted device's readings, or those of a range; safe to repeat."""
+        span = [None if at is None else buckets.from_us(at) for at in (from_us, to_us)]
         more = True
         while more:
             async with transaction(open_services.pool) as conn:
-                more = await moves.erase_slice(conn, account_id, series_ids)
+                more = await moves.erase_slice(conn, account_id, series_ids, *span)
         _logger.info("erased", account=account_id, series=len(series_ids))
 
 
