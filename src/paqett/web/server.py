@@ -8,14 +8,10 @@ from typing import Any
 import uvicorn
 from litestar import Litestar
 from litestar.exceptions import HTTPException
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import Histogram
 from psycopg.errors import QueryCanceled
 
-from paqett import __version__
 from paqett.app import Services
 from paqett.children import LOOPBACK
 from paqett.errors import ConfigurationError, Problem
@@ -23,10 +19,9 @@ from paqett.flush.door import Door
 from paqett.flush.writer import Writer
 from paqett.readings.directory import Directory
 from paqett.settings import Http, Settings
-from paqett.web import problems
+from paqett.web import openapi, problems
 from paqett.web.account import AccountController, SessionController
 from paqett.web.api_keys import ApiKeyController
-from paqett.web.auth import CSRF_HEADER, DEVICE_SCHEME, SCHEME, SESSION_SCHEME, cookie_name
 from paqett.web.devices import DeviceController
 from paqett.web.health import healthz, metrics, readyz
 from paqett.web.metrics import MetricController
@@ -45,28 +40,6 @@ _HANDLERS: Any = {
     QueryCanceled: problems.from_timeout,
     Exception: problems.from_anything,
 }
-
-
-def _openapi(settings: Settings) -> OpenAPIConfig:
-    schemes = {
-        SCHEME: SecurityScheme(
-            type="http", scheme="bearer", description="An API key: `pqt_…`, with its scopes."
-        ),
-        SESSION_SCHEME: SecurityScheme(
-            type="apiKey", name=cookie_name(settings), security_scheme_in="cookie",
-            description=f"A signed-in person; writes carry the header `{CSRF_HEADER}`.",
-        ),
-        DEVICE_SCHEME: SecurityScheme(
-            type="http", scheme="basic", description="A device: its id and its secret."
-        ),
-    }  # fmt: skip
-    return OpenAPIConfig(
-        title="Paqett",
-        version=__version__,
-        path="/schema",
-        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
-        components=Components(security_schemes=schemes),  # type: ignore[arg-type]
-    )
 
 
 def _measured(app: ASGIApp) -> ASGIApp:
@@ -108,7 +81,7 @@ def create_app(services: Services) -> Litestar:
             readyz,
             metrics,
         ],
-        openapi_config=_openapi(services.settings),
+        openapi_config=openapi.config(services.settings),
         exception_handlers=_HANDLERS,
         middleware=[_measured],
         request_max_body_size=1_048_576,
