@@ -1,7 +1,7 @@
 """The OpenAPI document, with every refusal in it that a handler can give.
 
 Most follow from how a handler is declared: who may call it, what it reads, what it names. What only
-the handler itself knows stands beside it: `problems=(409,)`.
+the handler itself knows stands beside it: `problems=(409,)`, `request_body={…}`.
 """
 
 from typing import Any
@@ -95,10 +95,12 @@ def _complete(document: _Document, app: Litestar) -> None:
 
 
 def _complete_operation(operation: _Document, handler: HTTPRouteHandler) -> None:
-    if handler.opt.get("device"):
-        operation["requestBody"] = ingest.REQUEST_BODY
+    body = ingest.REQUEST_BODY if handler.opt.get("device") else handler.opt.get("request_body")
+    if body is not None:  # read by the handler itself, so its types do not show it
+        operation["requestBody"] = body
     responses = operation["responses"]
     responses.pop("400", None)  # Litestar's own, which is answered as 422
+    responses.get("204", {}).pop("content", None)
     for status in sorted(_refusals(operation) | set(handler.opt.get("problems", ()))):
         responses[str(status)] = {
             "description": _WORDS[status],

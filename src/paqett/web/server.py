@@ -38,6 +38,8 @@ _HANDLERS: Any = {
     Problem: problems.from_problem,
     HTTPException: problems.from_http,
     QueryCanceled: problems.from_timeout,
+    RecursionError: problems.from_unreadable,
+    UnicodeDecodeError: problems.from_unreadable,
     Exception: problems.from_anything,
 }
 
