@@ -16,7 +16,7 @@ from litestar.response import Stream
 
 from paqett import db, log
 from paqett.app import Services
-from paqett.keys import Principal
+from paqett.principals import Principal
 from paqett.readings import cursor, read
 from paqett.readings.query import Page, Position, Query
 from paqett.web import tables
