@@ -36,13 +36,14 @@ class Api:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.ahead = timedelta()
+        self.frozen: datetime | None = None
         self.hasher: Hasher
 
     def later(self, by: timedelta) -> None:
         self.ahead += by
 
     def now(self) -> datetime:
-        return app.utc_now() + self.ahead
+        return (self.frozen or app.utc_now()) + self.ahead
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[httpx.AsyncClient]:

@@ -134,10 +134,10 @@ async def _guard(connection: _Connection, handler: BaseRouteHandler) -> None:
                 await throttle.hit(conn, KEY_FAILURES_ADDRESS, network, services.clock())
         raise
     connection.scope["user"] = principal
+    await rate.charge(connection, principal)
     _allow(principal, handler.opt)
     if principal.session is not None and handler.opt.get("recent"):
         require_recent(principal.session, services)
-    await rate.charge(connection, principal)
 
 
 async def _authenticate(
