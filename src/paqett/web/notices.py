@@ -39,7 +39,7 @@ class NoticeController(Controller):
 
 
 class PreferenceController(Controller):
-    """Which kinds of notices are mailed."""
+    """Which kinds of notices are mailed: for the signed-in person, not for keys."""
 
     path = "/api/v1/account/notification-preferences"
     tags = ["notices"]  # noqa: RUF012 - litestar reads it as a class attribute
