@@ -61,6 +61,7 @@ class Stand:
             "PAQETT_PAQETT__DATA_DIR": str(self.folder),
             "PAQETT_PAQETT__PLANS_FILE": str(PLANS),
             "PAQETT_LOG__LEVEL": "warning",
+            "PAQETT_MQTT__HOST": str(self.folder / "broker" / "platform.sock"),
             "PAQETT_MQTT__PORT": str(self.ports["platform"]),
             "PAQETT_MQTT__PASSWORD": "writer",
             "PAQETT_BROKER__LISTEN_PORT": str(self.ports["plain"]),

@@ -26,7 +26,7 @@ max_queued_messages 1000000
 max_queued_bytes 1073741824
 max_inflight_messages 0
 max_packet_size {max_packet_bytes}
-set_tcp_nodelay true
+set_tcp_nodelay false
 
 # standard output would be buffered
 log_dest stderr
@@ -39,7 +39,7 @@ log_timestamp_format %Y-%m-%dT%H:%M:%SZ
 user {user}
 
 # the platform's own listener: loopback, and never a device's
-listener {platform_port} 127.0.0.1
+listener {platform}
 
 listener {listen_port} {listen_host}
 # one connection a device, and no device can take another's place or the writer's
@@ -74,7 +74,7 @@ def mosquitto_conf(broker: Broker, mqtt: Mqtt, folder: Path, user: str) -> str:
         )
     text = _CONF.format(
         folder=folder, max_packet_bytes=broker.max_packet_bytes, user=user,
-        platform_port=mqtt.port, listen_port=broker.listen_port, listen_host=broker.listen_host,
+        platform=(f'0 {mqtt.host}' if mqtt.host[:1]=='/' else f'{mqtt.port} 127.0.0.1'), listen_port=broker.listen_port, listen_host=broker.listen_host,
     )  # fmt: skip
     if broker.tls_port:
         if not (broker.tls_cert_file and broker.tls_key_file):

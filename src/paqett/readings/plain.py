@@ -39,6 +39,15 @@ class Columns:
         self.values.append(value)
         self.numbers.append(number)
 
+    def take(self) -> "Columns":
+        """What is here, taken away."""
+        taken = Columns()
+        taken.series, self.series = self.series, taken.series
+        taken.times, self.times = self.times, taken.times
+        taken.values, self.values = self.values, taken.values
+        taken.numbers, self.numbers = self.numbers, taken.numbers
+        return taken
+
     def cut(self, length: int) -> None:
         """Forget everything after the first `length` points."""
         del self.series[length:], self.times[length:], self.values[length:], self.numbers[length:]

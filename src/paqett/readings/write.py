@@ -26,6 +26,7 @@ from paqett.sqlfiles import query, tier_query
 
 _HOUR_US = 3_600_000_000
 _STREAMED_ROWS = 8192
+_FIRST_ROWS = 1024  # so that the database begins early
 _DOUBT = 20  # flushes staged without need cost less than one COPY that fails
 
 
@@ -69,12 +70,14 @@ def _moment(time_us: int) -> datetime:
 
 def _by_hour(messages: Sequence[Incoming]) -> Iterator[Sequence[Incoming]]:
     """Usage is counted by the hour of receipt, and a quota by its day."""
-    hours = {message.received_us // _HOUR_US for message in messages}
-    for hour in sorted(hours):
-        if len(hours) == 1:
-            yield messages
-        else:
-            yield [message for message in messages if message.received_us // _HOUR_US == hour]
+    times_us = [message.received_us for message in messages]
+    if not times_us:
+        return
+    if min(times_us) // _HOUR_US == max(times_us) // _HOUR_US:
+        yield messages
+        return
+    for hour in sorted({time_us // _HOUR_US for time_us in times_us}):
+        yield [message for message in messages if message.received_us // _HOUR_US == hour]
 
 
 async def _write_hour(
@@ -83,11 +86,11 @@ async def _write_hour(
     batch = Batch(messages, [directory.get(message.device_id) for message in messages])
     outcome.unknown += batch.unknown
     # the earliest, since the times of a device that sends much are pushed ahead
-    received_us = min(message.received_us for message in messages)
-    moving = {entry.account_id for entry in batch.known() if entry.moving_from is not None}
+    received_us = min([message.received_us for message in messages])
+    moving = {entry.account_id for entry in batch.known if entry.moving_from is not None}
     if moving:
         await conn.execute(query("lock_move_shared"), {"accounts": sorted(moving)})
-    gates = await limits.open_gates(conn, directory, batch.known(), received_us)
+    gates = await limits.open_gates(conn, directory, batch.known, received_us)
     await _stream(conn, directory, batch, outcome)
     unseen = batch.unseen()
     if unseen:
@@ -103,10 +106,11 @@ async def _write_hour(
         if refused is not None:
             batch.refuse(entry, message, refused)
     hour = _hour(received_us)
-    if batch.used:
-        await conn.execute(query("count_usage"), {"hour": hour, **batch.usage_columns()})
-    await batch.ledger.save(conn, hour, outcome)
-    await limits.save_gates(conn, directory, gates)
+    async with conn.pipeline():  # nothing of these is waited for one by one
+        if batch.used:
+            await conn.execute(query("count_usage"), {"hour": hour, **batch.usage_columns()})
+        await batch.ledger.save(conn, hour, outcome)
+        await limits.save_gates(conn, directory, gates)
 
 
 async def _create_series(
@@ -184,7 +188,8 @@ async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome:
         batch.read()
         return
     where: Where = (tier, None)
-    more = batch.read(where, _STREAMED_ROWS)
+    most = min(_FIRST_ROWS, _STREAMED_ROWS)
+    more = batch.read(where, most)
     if not more:
         return
     parts: list[Columns] = []
@@ -203,7 +208,8 @@ async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome:
                 await target.write(_packed(found, batch))
                 if not more:
                     break
-                more = batch.read(where, _STREAMED_ROWS)
+                most = min(2 * most, _STREAMED_ROWS)
+                more = batch.read(where, most)
             await target.write(rows.TRAILER)
     except errors.UniqueViolation:
         directory.doubt = _DOUBT
