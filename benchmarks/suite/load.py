@@ -16,9 +16,10 @@ from suite.publisher import Job
 from suite.shape import Shape
 from suite.stand import BENCHMARKS, BenchmarkError, Stand
 
-BACKLOG = 10_000
-"""Messages the fleet may be ahead of the commits: Mosquitto acknowledges from memory, so without
-this bound the run would measure how fast it fills up, and then ingest on an idle machine."""
+BACKLOG = 20_000
+"""Messages the fleet may be ahead of the commits, two batches of ingest's: Mosquitto acknowledges
+from memory, so without this bound the run would measure how fast it fills up, and then ingest on an
+idle machine."""
 _POLL_S = 0.05
 _STALLED_S = 30.0
 

@@ -61,14 +61,17 @@ class Stand:
             "PAQETT_PAQETT__DATA_DIR": str(self.folder),
             "PAQETT_PAQETT__PLANS_FILE": str(PLANS),
             "PAQETT_LOG__LEVEL": "warning",
-            "PAQETT_MQTT__HOST": str(self.folder / "broker" / "platform.sock"),
-            "PAQETT_MQTT__PORT": str(self.ports["platform"]),
             "PAQETT_MQTT__PASSWORD": "writer",
             "PAQETT_BROKER__LISTEN_PORT": str(self.ports["plain"]),
             "PAQETT_BROKER__TLS_PORT": str(self.ports["tls"]),
             "PAQETT_BROKER__TLS_CERT_FILE": str(self.folder / "server.pem"),
             "PAQETT_BROKER__TLS_KEY_FILE": str(self.folder / "server.key"),
         }
+
+    @property
+    def socket(self) -> Path:
+        """Where Mosquitto listens for ingest, as is its default."""
+        return self.folder / "broker" / "platform.sock"
 
     @property
     def metrics_url(self) -> str:

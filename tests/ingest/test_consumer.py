@@ -28,6 +28,7 @@ ONE_READ = 3 * 65_536 // BODY
 def mqtt(port: int = 1, receive_maximum: int = 10_000) -> Mqtt:
     return msgspec.structs.replace(
         load({}).mqtt,
+        host="127.0.0.1",
         port=port,
         username=READER,
         password=SECRET,

@@ -11,21 +11,27 @@ take gmqtt's way. That costs a fifth, and cannot leak the window when a handler 
 """
 
 import asyncio
+import os
 import random
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import gmqtt
 import msgspec
+from gmqtt.mqtt.connection import MQTTConnection
 from gmqtt.mqtt.handler import MQTTError, MqttPackageHandler
 from gmqtt.mqtt.package import Package
+from gmqtt.mqtt.protocol import MQTTProtocol
 
 from paqett import log
 from paqett.errors import ConfigurationError, PaqettError
 from paqett.mqtt.closing import close_client
-from paqett.settings import Mqtt
+from paqett.settings import Mqtt, is_socket
 
 _logger = log.get("mqtt")
 _PUBACK = 0x4002_0000  # MQTT 5 §3.4.2.1: without a reason code it is success
@@ -69,6 +75,7 @@ class Consumer:
         on_message: Callable[[Message], None],
     ) -> None:
         self._settings = settings
+        self._tls = _tls(settings)
         self._client_id = client_id
         self._topics = list(topics)
         self._on_message = on_message
@@ -139,7 +146,7 @@ class Consumer:
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await client.connect(
-                    self._settings.host, self._settings.port, ssl=self._settings.tls, keepalive=20
+                    self._settings.host, self._settings.port, ssl=self._tls or False, keepalive=20
                 )
                 self._adopt(client._connection)  # noqa: SLF001 - its transport is written to
                 client.subscribe([_subscription(topic) for topic in self._topics])
@@ -230,8 +237,6 @@ class Consumer:
             else:
                 connection.put_package(Package(kind, data[start:end]))
             position = end
-        if self._paused and self._connection is connection:
-            connection._transport.pause_reading()  # noqa: SLF001 - its stream may have resumed it
         return position
 
     def _take(self, connection: Any, kind: int, data: bytes, start: int, end: int) -> None:
@@ -292,7 +297,8 @@ class Consumer:
     def _pause(self) -> None:
         if self._connection is not None and not self._paused:
             self._paused = True
-            self._connection._transport.pause_reading()  # noqa: SLF001 - no public way
+            if not self._connection.is_closing():
+                self._connection._transport.pause_reading()  # noqa: SLF001 - no public way
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
         """Tell the broker that these need not be kept; in the order they came.
@@ -327,19 +333,64 @@ class Consumer:
             self._client.publish(topic, payload, qos=0)
 
 
-class _Client(gmqtt.Client):
-    async def _create_connection(self, host, port, ssl, clean_session, keepalive):
-        if host[:1] != "/":
-            return await super()._create_connection(host, port, ssl, clean_session, keepalive)
-        from functools import partial
-        from gmqtt.mqtt.connection import MQTTConnection, MQTTProtocol
-        self._exit_reconnecting_state()
-        self._package_handler.clear_topics_aliases()
-        self._connack_received.clear()
-        self._connection_lost.clear()
-        factory = partial(MQTTProtocol, connection_state=self._connection_state, id_generator=self._package_handler.id_generator)
-        transport, protocol = await asyncio.get_running_loop().create_unix_connection(factory, host)
-        return MQTTConnection(transport, protocol, clean_session, keepalive, package_handler=self._package_handler, logger=self._logger)
+class _Protocol(MQTTProtocol):  # type: ignore[misc] # gmqtt has no types
+    """gmqtt's own, without the stream and the task between the socket and the reader of packets.
+
+    A broker that was killed has acknowledged what still lies in our socket, and forgotten it: that
+    is read before the connection is called lost. Where we end the connection it comes again.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._left = b""
+
+    async def _read_loop(self) -> None:
+        """Nothing to do: what comes is read at once."""
+
+    def data_received(self, data: bytes) -> None:
+        if self._left:
+            data = self._left + data
+        try:
+            self._left = data[self._read_packet(data) :]
+        except (ConnectionResetError, ConfigurationError) as error:
+            _logger.error("broker not understood", error=str(error))
+            self._transport.abort()
+
+    def eof_received(self) -> None:
+        """Close: the broker has nothing more to say."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._transport.get_extra_info("ssl_object") is None:
+            with suppress(OSError):
+                while data := os.read(self._transport.get_extra_info("socket").fileno(), 2**18):
+                    self.data_received(data)
+        super().connection_lost(exc)
+
+
+class _Client(gmqtt.Client):  # type: ignore[misc] # gmqtt has no types
+    """gmqtt's own with our protocol, over a Unix socket where the host is a path."""
+
+    async def _create_connection(
+        self, host: str, port: int, ssl: Any, clean_session: bool, keepalive: int
+    ) -> Any:
+        state, handler = self._connection_state, self._package_handler
+        factory = partial(_Protocol, connection_state=state, id_generator=handler.id_generator)
+        loop = asyncio.get_running_loop()
+        if is_socket(host):
+            transport, protocol = await loop.create_unix_connection(factory, host)
+        else:
+            transport, protocol = await loop.create_connection(factory, host, port, ssl=ssl)
+        return MQTTConnection(transport, protocol, clean_session, keepalive, handler)
+
+
+def _tls(settings: Mqtt) -> ssl.SSLContext | None:
+    """The context. Raises `ConfigurationError` for a certificate authority that cannot be read."""
+    if not settings.tls:
+        return None
+    try:
+        return ssl.create_default_context(cafile=settings.tls_ca_file or None)
+    except OSError as error:
+        raise ConfigurationError(f"mqtt.tls_ca_file: {settings.tls_ca_file}: {error}") from None
 
 
 def _subscription(topic: str) -> gmqtt.Subscription:

@@ -88,7 +88,7 @@ class Batch:
         self.used: dict[Entry, _Used] = {}
         self.ledger = Ledger()
         self.unknown = entries.count(None)
-        self.known = set(entries) - {None}
+        self.known = {entry for entry in set(entries) if entry is not None}
         """The devices this batch is of."""
 
     def refuse(self, entry: Entry, message: Incoming, rejection: Rejection) -> None:

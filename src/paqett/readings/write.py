@@ -6,6 +6,7 @@ rows go through a staging table and `INSERT … ON CONFLICT DO NOTHING`: the fir
 staged at once, until some of them had none.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -25,8 +26,9 @@ from paqett.readings.rows import Numbers, TextRow
 from paqett.sqlfiles import query, tier_query
 
 _HOUR_US = 3_600_000_000
-_STREAMED_ROWS = 8192
-_FIRST_ROWS = 1024  # so that the database begins early
+# So that the database begins early, and nobody else waits for long: what arrives meanwhile lies in
+# the broker.
+_STREAMED_ROWS = 2048
 _DOUBT = 20  # flushes staged without need cost less than one COPY that fails
 
 
@@ -188,8 +190,7 @@ async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome:
         batch.read()
         return
     where: Where = (tier, None)
-    most = min(_FIRST_ROWS, _STREAMED_ROWS)
-    more = batch.read(where, most)
+    more = batch.read(where, _STREAMED_ROWS)
     if not more:
         return
     parts: list[Columns] = []
@@ -208,8 +209,8 @@ async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome:
                 await target.write(_packed(found, batch))
                 if not more:
                     break
-                most = min(2 * most, _STREAMED_ROWS)
-                more = batch.read(where, most)
+                await asyncio.sleep(0)
+                more = batch.read(where, _STREAMED_ROWS)
             await target.write(rows.TRAILER)
     except errors.UniqueViolation:
         directory.doubt = _DOUBT
