@@ -278,6 +278,13 @@ class Pieces:
                 process.kill()
         psutil.wait_procs(family, timeout=10)
 
+    def kill_broker(self) -> None:
+        """`kill -9` Mosquitto itself, at once or as soon as there is one; it is started again."""
+        broker = psutil.Process(self._broker.pid)
+        until(broker.children, "Mosquitto runs")
+        for child in broker.children():
+            child.kill()
+
     def ingest(self, name: str = "a", argv: list[str] | None = None, **environ: str) -> Ingest:
         """Start a process; the same `name` finds what an earlier one left in its folder."""
         process = Ingest(

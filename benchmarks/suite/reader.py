@@ -11,7 +11,7 @@ import os
 import struct
 import sys
 
-from suite.mqtt import open_connection
+from paqett.local.packets import open_connection
 
 _ack = struct.Struct("!BBH").pack
 

@@ -23,9 +23,9 @@ import psycopg
 from paqett import db, migrate
 from paqett.children import die_with_parent, free_port, give, service_user
 from paqett.local import fleet, postgres
+from paqett.local.packets import Refused, open_connection, publish_packet
 from paqett.plans import load_plans
 from paqett.settings import load
-from suite.mqtt import Refused, open_connection, publish_packet
 
 BENCHMARKS = Path(__file__).parents[1]
 PLANS = BENCHMARKS / "plans.toml"

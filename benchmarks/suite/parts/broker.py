@@ -12,11 +12,12 @@ from typing import Any
 import psutil
 
 from paqett.children import die_with_parent
+from paqett.local.flooding import follow
 from paqett.mqtt.credentials import writer_client_id
 from suite import ceiling
 from suite.cpu import spent
 from suite.form import Form
-from suite.load import Load, drive, follow, publisher
+from suite.load import Load, drive, publisher
 from suite.measured import SINGLE, TENS
 from suite.stand import BENCHMARKS, BenchmarkError, Stand, stand
 
@@ -81,7 +82,7 @@ def run(form: Form) -> dict[str, Any]:
                 each = load.messages // len(made.devices)
                 with publisher(made, load, each) as fleet:
                     total = each * len(made.devices)
-                    done = follow(fleet, reads, total, patient=True, stand=made)
+                    done = follow(fleet, reads, total)
                 seconds = (reads.grew_ns - done["first_ns"]) / 1e9
                 after = {n: spent(p) for n, p in _processes(made, child).items()}
                 rate = total / seconds
