@@ -22,7 +22,8 @@ from stacks import Ingest, Pieces, running_pieces, until
 
 DEVICES = 200
 SHAPE = Shape()
-ROUND_S = 2.0
+ROUND_S = 1.5
+BACK_S = 2.5  # of load, until readings arrive again; the fleet waits for the broker besides
 QUIET_S = 5.0
 Record = Callable[[str, object], None]
 
@@ -121,10 +122,16 @@ def highest_rate(pieces: Pieces, messages: int) -> float:
 
 
 def kill_at_speed(
-    pieces: Pieces, name: str, rate: float, rounds: int, kill: Callable[[], None]
+    pieces: Pieces,
+    name: str,
+    rate: float,
+    rounds: int,
+    kill: Callable[[], None],
+    back_s: float = BACK_S,
 ) -> tuple[int, dict[str, Any]]:
     """Kill at random moments of a load of `rate`; the points missing, and the fleet's account."""
-    flood = Flood(pieces, name, round(rate * ROUND_S * (rounds + 1)), rate=rate, enduring=True)
+    messages = round(rate * (ROUND_S + back_s) * rounds)
+    flood = Flood(pieces, name, messages, rate=rate, enduring=True)
     with flooding.flooding(flood.job) as child:
         flooding.start(child, flood.total)
         for _ in range(rounds):
@@ -140,7 +147,9 @@ def kill_at_speed(
 
 
 @pytest.mark.parametrize(
-    ("messages", "rounds"), [(60_000, 2), pytest.param(300_000, 12, marks=pytest.mark.prove)]
+    # more rounds of one broker take long: it is started again later each time
+    ("messages", "rounds"),
+    [(60_000, 2), pytest.param(300_000, 6, marks=pytest.mark.prove)],
 )
 def test_a_killed_broker_loses_nothing_at_half_the_highest_rate(
     pieces: Pieces, record_property: Record, messages: int, rounds: int
@@ -167,7 +176,7 @@ def test_what_is_lost_beyond_that_is_told(pieces: Pieces, record_property: Recor
 
     cases = (("full", rate, pieces.kill_broker), ("both", rate / 2, kill_both))
     for name, chosen, kill in cases:
-        missing, account = kill_at_speed(pieces, name, chosen, 6, kill)
+        missing, account = kill_at_speed(pieces, name, chosen, 4, kill, 2 * BACK_S)
         told = {
             "messages_per_second": round(chosen),
             "acknowledged_points": account["messages"] * SHAPE.points,

@@ -30,7 +30,7 @@ from paqett.local.shape import Packets, Shape
 PUBACK_BYTES = 4
 _PAUSE_S = 0.001
 _RETRY_S = 0.02
-_BACK_S = 30.0
+_BACK_S = 120.0
 
 
 @dataclass(frozen=True)
