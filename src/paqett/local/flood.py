@@ -4,7 +4,8 @@
 
 Reads one JSON line, the job, connects and encodes, and prints `ready`. Then each line of standard
 input is how many messages may have been sent by then, all devices together; the first one starts
-the clock. Prints one JSON line at the end.
+the clock. The line `how` is answered with the messages acknowledged so far, `end` ends the run
+early. Prints one JSON line at the end.
 
 It takes turns through the connections instead of waiting for events: in its turn a connection
 hands over what its window allows in one `send`, and its acknowledgements are read, many at once and
@@ -176,7 +177,20 @@ class Publisher:
             data = os.read(0, 65_536)
             if not data:
                 raise SystemExit("the suite has ended")
-            self._allowed = int(data.split()[-1])
+            last = data.split()[-1]
+            if last == b"end":
+                self._stop()
+            elif last == b"how":
+                acknowledged = self._sent - sum(device.unacknowledged for device in self._devices)
+                os.write(1, b"%d\n" % acknowledged)
+            else:
+                self._allowed = int(last)
+
+    def _stop(self) -> None:
+        """Nothing new from here on."""
+        self._total = self._sent
+        for device in self._devices:
+            device.total = device.sent
 
     def _rest(self) -> None:
         """Nothing to do: for want of acknowledgements, or of leave."""

@@ -82,6 +82,24 @@ def start(child: subprocess.Popen[bytes], messages: int) -> None:
     _tell(child, messages)
 
 
+def acknowledged(child: subprocess.Popen[bytes]) -> int:
+    """How many messages are acknowledged so far. Raises `FloodFailed` where the run has ended."""
+    assert child.stdin is not None  # noqa: S101 - a pipe, see `flooding`
+    assert child.stdout is not None  # noqa: S101 - a pipe, see `flooding`
+    child.stdin.write(b"how\n")
+    line = child.stdout.readline()
+    if not line.strip().isdigit():
+        raise FloodFailed("the run has ended")
+    return int(line)
+
+
+def end(child: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """End the run early: the fleet's own account, once the last message is acknowledged."""
+    assert child.stdin is not None  # noqa: S101 - a pipe, see `flooding`
+    child.stdin.write(b"end\n")
+    return account(child)
+
+
 def account(child: subprocess.Popen[bytes]) -> dict[str, Any]:
     """The fleet's own account, once the last message is acknowledged. Raises `FloodFailed`."""
     assert child.stdout is not None  # noqa: S101 - a pipe, see `flooding`

@@ -37,6 +37,7 @@ _logger = log.get("mqtt")
 _PUBACK = 0x4002_0000  # MQTT 5 §3.4.2.1: without a reason code it is success
 _NEVER_EXPIRES = 0xFFFF_FFFF
 _CONNECT_S = 10.0
+_LONGEST_WAIT_S = 1.0
 _MOST_BYTES = 64 * 2**20  # in hand, before the socket is not read any more
 _OVERHEAD_BYTES = 300
 _LONGEST_TOPIC = 1000  # characters; more than five levels of metric names are refused anyway
@@ -100,7 +101,10 @@ class Consumer:
         return self._unacknowledged
 
     async def run(self) -> None:
-        """Stay connected until cancelled; waits 0.1 to 10 s between attempts, with jitter."""
+        """Stay connected until cancelled; waits 0.1 to 1 s between attempts, with jitter.
+
+        No longer: what devices send meanwhile lies in the broker's memory.
+        """
         delay = 0.1
         while True:
             # what comes again would be in memory twice
@@ -114,7 +118,7 @@ class Consumer:
                 delay = 0.1
                 await self._until_lost(client)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
-            delay = min(delay * 2, 10.0)
+            delay = min(delay * 2, _LONGEST_WAIT_S)
 
     async def _until_lost(self, client: gmqtt.Client) -> None:
         self._client = client
