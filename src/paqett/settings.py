@@ -51,6 +51,8 @@ class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls_key_file: str
     trusted_proxies: str
     request_timeout_s: float
+    max_connections: int
+    max_head_bytes: int
 
 
 class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,6 +147,15 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retention_every_s: int
 
 
+class Grafana(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grafana]`"""
+
+    host: str
+    port: int
+    sslmode: Literal["", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+    query_limit_s: int
+
+
 class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[agent]`"""
 
@@ -171,6 +182,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     broker: Broker
     ingest: Ingest
     worker: Worker
+    grafana: Grafana
     agent: Agent
 
     @property

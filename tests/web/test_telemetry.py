@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from paqett import accounts, db
-from paqett.readings import read
-from paqett.readings.read import Span
+from paqett.readings import read, source
+from paqett.readings.query import Query
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -165,7 +165,7 @@ def test_a_move_that_begins_during_a_read_hides_nothing(
 ) -> None:
     device, account_id = free_tenant.devices[0], free_tenant.account_id
     put(database_url, device, account_id, "free", [(NOW - timedelta(hours=1), 1)])
-    look, flipped = read._state, []
+    look, flipped = source.look, []
 
     async def look_then_flip(conn, account):  # type: ignore[no-untyped-def]
         state = await look(conn, account)
@@ -187,15 +187,15 @@ def test_a_move_that_begins_during_a_read_hides_nothing(
 
     async def work(name: str) -> list[float]:
         flipped.clear()
-        span = Span(NOW - timedelta(days=1), NOW + timedelta(days=1))
+        span = Query([device], None, NOW - timedelta(days=1), NOW + timedelta(days=1))
         async with await db.connect(settings.database, "test", autocommit=True) as conn:
             account = await accounts.find(conn, str(account_id))
             if name == "raw":
-                rows = await read.read_raw(conn, account, [device], span, "asc", NOW)
-                return [item["value"] for item in rows.items]
+                page = await read.read_page(conn, account, span, NOW, 10)
+                return [row[3] for row in page.rows]
             return [item.value for item in await read.latest(conn, account, [device], NOW)]
 
-    monkeypatch.setattr(read, "_state", look_then_flip)
+    monkeypatch.setattr(source, "look", look_then_flip)
     assert asyncio.run(work("raw")) == [1]
     with psycopg.connect(database_url) as conn:
         conn.execute("UPDATE account SET tier = 'free', moving_from = NULL")

@@ -84,12 +84,12 @@ class DeviceDisabled(AccountDisabled):
     code = "device_disabled"
 
 
-def needs(scope: str) -> dict[str, Any]:
-    """Arguments of a handler for keys with `scope` and for sessions: the guard, and OpenAPI's."""
+def needs(*scopes: str) -> dict[str, Any]:
+    """Arguments of a handler for keys with all `scopes`, and for sessions: guard and OpenAPI."""
     return {
         "guards": [_guard],
-        "opt": {"scope": scope},
-        "security": [{SCHEME: [scope]}, {SESSION_SCHEME: []}],
+        "opt": {"scopes": scopes},
+        "security": [{SCHEME: list(scopes)}, {SESSION_SCHEME: []}],
     }
 
 
@@ -97,7 +97,7 @@ def needs_device_or(scope: str) -> dict[str, Any]:
     """The same, or the device itself with its id and secret (HTTP Basic)."""
     return {
         "guards": [_guard],
-        "opt": {"scope": scope, "device": True},
+        "opt": {"scopes": (scope,), "device": True},
         "security": [{SCHEME: [scope]}, {SESSION_SCHEME: []}, {DEVICE_SCHEME: []}],
     }
 
@@ -172,8 +172,10 @@ def _allow(principal: Principal, wanted: dict[str, Any]) -> None:
     if wanted.get("session"):
         if principal.session is None:
             raise SessionRequired
-    elif wanted["scope"] not in principal.scopes:
-        raise MissingScope(wanted["scope"])
+        return
+    for scope in wanted["scopes"]:
+        if scope not in principal.scopes:
+            raise MissingScope(scope)
 
 
 def _check_csrf(connection: _Connection, token: str) -> None:

@@ -1,0 +1,91 @@
+"""Flat rows as JSON, CSV or NDJSON, whichever the client accepts; whole, or as a stream."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from litestar import Request
+from litestar.datastructures import State
+
+from paqett.errors import Problem
+
+JSON, CSV, NDJSON = "application/json", "text/csv", "application/x-ndjson"
+_ALSO_NDJSON = ("application/ndjson", "application/jsonl")
+_HEADERS = {CSV: "text/csv; charset=utf-8; header=present"}
+_BOOLEANS = ("false", "true")
+_encoder = msgspec.json.Encoder()
+
+Rows = Sequence[tuple[Any, ...]]
+
+
+class NotAcceptable(Problem):
+    """The client accepts nothing we have."""
+
+    status = 406
+    code = "not_acceptable"
+    title = "Not acceptable"
+
+
+def accepted(request: Request[Any, Any, State]) -> str:
+    """The media type to answer with; JSON by default. Raises `NotAcceptable`."""
+    if not request.headers.get("accept", "").strip():
+        return JSON
+    best = request.accept.best_match([JSON, CSV, NDJSON, *_ALSO_NDJSON])
+    if best is None:
+        raise NotAcceptable(f"Accept {JSON}, {CSV} or {NDJSON}.")
+    return NDJSON if best in _ALSO_NDJSON else best
+
+
+def content_type(media_type: str) -> str:
+    """The whole header."""
+    return _HEADERS.get(media_type, media_type)
+
+
+@lru_cache(maxsize=256)
+def _struct(columns: tuple[str, ...]) -> type[msgspec.Struct]:
+    return msgspec.defstruct("Row", [(column, Any) for column in columns], frozen=True, gc=False)
+
+
+def items(columns: tuple[str, ...], rows: Rows) -> list[msgspec.Struct]:
+    """Rows as objects that are encoded as JSON objects."""
+    make: Callable[..., msgspec.Struct] = _struct(columns)
+    return [make(*row) for row in rows]
+
+
+def heading(media_type: str, columns: tuple[str, ...]) -> bytes:
+    """CSV's first line; NDJSON has none."""
+    return _csv([columns]) if media_type == CSV else b""
+
+
+def lines(media_type: str, columns: tuple[str, ...], rows: Rows) -> bytes:
+    """A line for each row: JSON, or CSV with times and numbers as in JSON and null as nothing."""
+    if media_type == NDJSON:
+        return _encoder.encode_lines(items(columns, rows))
+    if not rows:
+        return b""
+    return _csv(zip(*map(_as_text, zip(*rows, strict=True)), strict=True))
+
+
+def encode(media_type: str, columns: tuple[str, ...], rows: Rows) -> bytes:
+    """All of it, as CSV or NDJSON."""
+    return heading(media_type, columns) + lines(media_type, columns, rows)
+
+
+def _as_text(values: tuple[Any, ...]) -> Sequence[Any]:
+    """One column; of times there is one in every row."""
+    kinds = set(map(type, values))
+    if datetime in kinds:
+        return _encoder.encode(values).decode()[2:-2].split('","')
+    if bool in kinds:
+        return [_BOOLEANS[value] if type(value) is bool else value for value in values]
+    return values
+
+
+def _csv(rows: Any) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
