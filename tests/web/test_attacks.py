@@ -9,10 +9,10 @@ import psycopg
 import pytest
 
 from authorization_server import AuthorizationServer
-from paqett import db, letters, log
+from paqett import db, letters
 from paqett.app import utc_now
 from people import PASSWORD, Person, mailed, new_person
-from support import in_database, with_url
+from support import in_database
 
 FORM_KINDS = ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain"]
 
@@ -384,30 +384,3 @@ def test_a_header_of_an_answer_holds_nothing_a_stranger_wrote(api) -> None:
 
     api.run(work)
     assert environ
-
-
-def test_the_log_of_a_fault_names_no_stranger(api, capsys, monkeypatch) -> None:
-    """An unexpected error is told generally; the log says where it was, not for whom."""
-    person_said = "what-the-stranger-sent"
-    log.configure("debug", "console", "test")
-
-    async def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("first line")
-
-    async def work(client: httpx.AsyncClient) -> None:
-        person = await new_person(client, api.settings)
-        monkeypatch.setattr("paqett.devices.list_devices", fail)
-        answer = await person.ask("GET", f"/devices?q={person_said}")
-        assert answer.status_code == 500
-        assert answer.json()["code"] == "internal_error"
-        assert "first line" not in answer.text
-
-    api.run(work)
-    said = capsys.readouterr().err
-    assert "unhandled" in said
-    assert person_said not in said
-
-
-def test_settings_without_tls_say_so_in_the_cookie_alone() -> None:
-    assert not with_url("postgresql:///x").behind_tls
-    assert with_url("postgresql:///x", PAQETT_PAQETT__PUBLIC_URL="https://a.example").behind_tls
