@@ -22,6 +22,7 @@ import msgspec
 import psutil
 import psycopg
 
+import leaks
 from paqett import migrate
 from paqett.children import die_with_parent, free_port
 from paqett.db import Connection
@@ -68,6 +69,7 @@ def private_folder() -> Iterator[Path]:
         yield folder
     finally:
         until(lambda: not orphans(folder), "nothing is left running")
+        leaks.check_files(folder)
         shutil.rmtree(folder)
 
 
