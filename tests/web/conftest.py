@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from paqett import app, db, keys
+from paqett.children import free_port
 from paqett.settings import Settings
+from paqett.web.server import _server as uvicorn_server
 from paqett.web.server import create_app
 
 
@@ -39,6 +41,23 @@ class Api:
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 yield client
             await application.state.door.close()
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[httpx.AsyncClient]:
+        """The same over a real server and real sockets."""
+        async with app.services(self.settings, "served") as services:
+            port = free_port(57000)
+            running = uvicorn_server(create_app(services), "127.0.0.1", port)
+            task = asyncio.create_task(running.serve())
+            while not running.started:  # noqa: ASYNC110 - uvicorn has no event to wait for
+                await asyncio.sleep(0.01)
+            url = f"http://127.0.0.1:{port}"
+            try:
+                async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+                    yield client
+            finally:
+                running.should_exit = True
+                await task
 
     async def key(self, account_id: int, *scopes: str, devices: list[str] | None = None) -> str:
         async with await db.connect(self.settings.database, "test", autocommit=True) as conn:

@@ -24,12 +24,13 @@ from paqett.web.asked import (
     Metrics,
     Order,
     Points,
+    Tag,
     ToTime,
     Zone,
     only,
 )
 from paqett.web.auth import needs, needs_device_or, principal_of
-from paqett.web.devices import PlainText, allowed
+from paqett.web.devices import allowed
 from paqett.web.documents import Operation422, QueryOperation, TableOperation, refusals
 from paqett.web.gone import while_there
 from paqett.web.ingest import Stored, receive
@@ -77,17 +78,17 @@ class TelemetryController(Controller):
         self,
         request: _Request,
         device_id: FromPath[str],
-        metrics: Metrics = None,
-        from_: FromTime = None,
-        to: ToTime = None,
-        bucket: BucketText = None,
-        agg: Agg = None,
-        tz: Zone = None,
-        fill: FillBy = None,
+        metrics: Metrics = "",
+        from_: FromTime = "",
+        to: ToTime = "",
+        bucket: BucketText = "",
+        agg: Agg = "",
+        tz: Zone = "",
+        fill: FillBy = "",
         points: Points = None,
-        order: Order = None,
+        order: Order = "",
         limit: Limit = None,
-        cursor: CursorText = None,
+        cursor: CursorText = "",
     ) -> Response[Rows]:
         """`[from, to)` of one device: readings as sent, or aggregates over buckets.
 
@@ -95,8 +96,8 @@ class TelemetryController(Controller):
         """
         only(request, *_PARAMETERS)
         asked = Asked(
-            [device_id], words(metrics or None), from_, to, bucket, agg or None, tz, fill, points,
-            order, limit, cursor,
+            [device_id], words(metrics) if metrics else None, from_, to, bucket, agg, tz, fill,
+            points, order, limit, cursor,
         )  # fmt: skip
         return await queries.answer(request, asked)
 
@@ -123,9 +124,9 @@ class TelemetryController(Controller):
         self,
         request: _Request,
         device_id: FromPath[str],
-        metrics: Metrics = None,
-        from_: removal.From = None,
-        to: removal.To = None,
+        metrics: Metrics = "",
+        from_: removal.From = "",
+        to: removal.To = "",
     ) -> Response[None]:
         """Delete the readings of `[from, to)`, of all metrics or those named.
 
@@ -133,7 +134,8 @@ class TelemetryController(Controller):
         counted stays counted, and a device that sends the same readings again stores them again.
         """
         only(request, "metrics", "from", "to")
-        return await removal.remove(request, device_id, metrics, from_, to)
+        chosen = metrics if "metrics" in request.query_params else None
+        return await removal.remove(request, device_id, chosen, from_, to)
 
     @get(
         "/devices/{device_id:str}/latest",
@@ -150,10 +152,10 @@ class TelemetryController(Controller):
         return await _latest(request, [device_id], None)
 
     @get("/latest", operation_class=TableOperation, **_READ, **needs("telemetry:read"))
-    async def latest(self, request: _Request, tag: PlainText = None) -> Response[LatestRows]:
+    async def latest(self, request: _Request, tag: Tag = "") -> Response[LatestRows]:
         """The newest reading of each metric of every device, or of those with `tag`."""
         only(request, "tag")
-        return await _latest(request, None, tag)
+        return await _latest(request, None, tag or None)
 
     @get("/plan", **needs("account:read"))
     async def plan(self, request: _Request) -> Plan:
