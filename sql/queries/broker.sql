@@ -1,6 +1,7 @@
 -- name: unscoped_device_verifiers
--- Every device's line of the password file: the broker serves all accounts.
-SELECT id, verifier FROM device ORDER BY id;
+-- Every device's line of the password file: the broker serves all accounts that are not disabled.
+SELECT device.id, device.verifier FROM device JOIN account ON account.id = device.account_id
+WHERE account.disabled_at IS NULL ORDER BY device.id;
 
 -- name: unscoped_note_connections
 -- The last state of each device the broker's log speaks of, whosesoever it is.

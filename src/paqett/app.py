@@ -12,6 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from paqett import db, log, migrate
 from paqett.db import Connection
+from paqett.passwords import Hasher
 from paqett.plans import Plan, load_plans
 from paqett.settings import Settings
 
@@ -24,7 +25,13 @@ class Services(msgspec.Struct, frozen=True):
     settings: Settings
     pool: AsyncConnectionPool[Connection]
     plans: dict[str, Plan]
+    hasher: Hasher
     clock: Callable[[], datetime]
+
+    @property
+    def first_plan(self) -> Plan:
+        """The plan of an account made without naming one."""
+        return self.plans[self.settings.paqett.default_plan]
 
 
 def utc_now() -> datetime:
@@ -39,7 +46,11 @@ async def services(
     """Open the pool and read the plans; close them at the end."""
     plans = load_plans(settings.plans_file)
     async with db.pool(settings.database, process) as pool:
-        yield Services(settings, pool, plans, clock)
+        hasher = Hasher(settings.auth)
+        try:
+            yield Services(settings, pool, plans, hasher, clock)
+        finally:
+            hasher.close()
 
 
 async def wait_for_database(settings: Settings, stop: asyncio.Event) -> None:

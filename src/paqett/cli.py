@@ -5,11 +5,13 @@ Exit codes: 0 done, 1 it went wrong, 2 the command line or the settings are wron
 
 import argparse
 import asyncio
+import getpass
 import json
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -17,12 +19,29 @@ import psycopg
 import uvloop
 from prometheus_client import start_http_server
 
-from paqett import __version__, accounts, db, devices, doctor, keys, log, migrate, moves, usage
+from paqett import (
+    __version__,
+    accounts,
+    db,
+    devices,
+    doctor,
+    jobs,
+    keys,
+    log,
+    migrate,
+    moves,
+    notices,
+    oversight,
+    passwords,
+    sessions,
+    usage,
+)
 from paqett.broker import process as broker
-from paqett.errors import ConfigurationError, NotFound, PaqettError
+from paqett.errors import ConfigurationError, Invalid, NotFound, PaqettError
 from paqett.ingest import process as ingest
 from paqett.local import agent, fleet, simulate, state, torture, up
 from paqett.plans import Plan, load_plans
+from paqett.principals import SCOPES
 from paqett.settings import Settings, load
 from paqett.sqlfiles import query
 from paqett.web import server
@@ -119,14 +138,32 @@ def _admin(parser: argparse.ArgumentParser) -> None:
     command = commands.add_parser("create-account", help="make an account")
     command.add_argument("email")
     command.add_argument("--plan")
+    command.add_argument("--operator", action="store_true", help="may look after the others")
+    command.add_argument(
+        "--password-stdin", action="store_true",
+        help="read the password from standard input; without, the person resets it by mail",
+    )  # fmt: skip
     command.set_defaults(run=_with_database(_create_account))
     _json_flag(command)
+    for name, run, about in (
+        ("set-password", _set_password, "read a new password from standard input; sessions end"),
+        ("disable", _disable, "close an account to all but export and deletion; devices cut off"),
+        ("enable", _enable, "open it again"),
+        ("set-operator", _set_operator, "let its person look after other accounts"),
+        ("sessions", _sessions, "where an account is signed in"),
+    ):
+        command = commands.add_parser(name, help=about)
+        command.add_argument("account", help="id or e-mail")
+        command.set_defaults(run=_with_database(run))
+        _json_flag(command)
+        if name == "set-operator":
+            command.add_argument("--off", action="store_true", help="no longer")
+        if name == "sessions":
+            command.add_argument("--end", action="store_true", help="end all of them")
     command = commands.add_parser("create-key", help="make an API key; it is shown once")
     command.add_argument("account", help="id or e-mail")
     command.add_argument("--name", default="made by admin")
-    command.add_argument(
-        "--scopes", default=",".join(sorted(keys.SCOPES)), help="separated by commas"
-    )
+    command.add_argument("--scopes", default=",".join(sorted(SCOPES)), help="separated by commas")
     command.set_defaults(run=_with_database(_create_key))
     _json_flag(command)
     command = commands.add_parser("set-plan", help="change an account's plan")
@@ -134,11 +171,26 @@ def _admin(parser: argparse.ArgumentParser) -> None:
     command.add_argument("plan")
     command.set_defaults(run=_with_database(_set_plan))
     _json_flag(command)
-    command = commands.add_parser("usage", help="what an account has used of its plan")
-    command.add_argument("account", help="id or e-mail")
+    command = commands.add_parser("usage", help="what an account has used of its plan, or all have")
+    command.add_argument("account", nargs="?", help="id or e-mail; none: every account")
     command.add_argument("--days", type=int, default=30, help="how many days before today")
     command.set_defaults(run=_with_database(_usage))
     _json_flag(command)
+    command = commands.add_parser("jobs", help="jobs that failed, wait for another try, or run")
+    command.set_defaults(run=_with_database(_list_jobs))
+    _json_flag(command)
+    command = commands.add_parser("retry-job", help="try a failed job again")
+    command.add_argument("job", type=int, help="its number in `paqett admin jobs`")
+    command.set_defaults(run=_with_database(_retry_job))
+    command = commands.add_parser("retention", help="each tier's policy and its oldest reading")
+    command.set_defaults(run=_with_database(_retention))
+    command = commands.add_parser(
+        "top", help="the devices that send the most, or what fills the disk"
+    )
+    command.add_argument("--tables", action="store_true", help="tables instead of devices")
+    command.add_argument("--days", type=_positive, default=7, help="of devices: how far back")
+    command.add_argument("--limit", type=_positive, default=20)
+    command.set_defaults(run=_with_database(_top))
     command = commands.add_parser("list", help="all accounts")
     command.set_defaults(run=_with_database(_list_accounts))
     _json_flag(command)
@@ -160,6 +212,13 @@ def _device(parser: argparse.ArgumentParser) -> None:
             command.add_argument("thing_name")
         elif name != "list":
             command.add_argument("device")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 100_000:
+        raise ValueError
+    return number
 
 
 def _json_flag(parser: argparse.ArgumentParser) -> None:
@@ -306,6 +365,7 @@ def _with_database(action: Action) -> Callable[[Settings, argparse.Namespace], i
     def start(settings: Settings, arguments: argparse.Namespace) -> int:
         async def run() -> Any:
             async with await db.connect(settings.database, "admin") as conn:
+                await _note_access(conn, arguments)
                 return await action(conn, settings, arguments)
 
         shown = asyncio.run(run())
@@ -316,11 +376,80 @@ def _with_database(action: Action) -> Callable[[Settings, argparse.Namespace], i
     return start
 
 
+async def _note_access(conn: db.Connection, arguments: argparse.Namespace) -> None:
+    """What an operator looks at or changes, the account can see that they did."""
+    if getattr(arguments, "account", None) is None:
+        return
+    account = await accounts.find(conn, arguments.account)
+    what = f"paqett {arguments.command} {arguments.action}"
+    by = f"{getpass.getuser()} on the command line"
+    await notices.notify(conn, account.id, "operator_access", what=what, by=by)
+
+
 async def _create_account(
     conn: db.Connection, settings: Settings, arguments: argparse.Namespace
-) -> accounts.Account:
+) -> Any:
     plan = _plan(settings, arguments.plan or settings.paqett.default_plan)
-    return await accounts.create(conn, arguments.email, plan)
+    if not re.fullmatch(accounts.EMAIL, arguments.email):
+        raise Invalid(f"{arguments.email} is no e-mail address.")
+    account = await accounts.create(conn, arguments.email, plan)
+    if arguments.operator:
+        await accounts.set_operator(conn, account.id, operator=True)
+    if arguments.password_stdin:
+        hashed = await _password_from_stdin(settings, account.email)
+        await accounts.set_password(conn, account.id, hashed)
+    return account
+
+
+async def _password_from_stdin(settings: Settings, email: str) -> str:
+    typed = sys.stdin.isatty()
+    password = getpass.getpass() if typed else sys.stdin.readline().rstrip("\r\n")
+    if typed and getpass.getpass("Again: ") != password:
+        raise Invalid("The two are not the same.")
+    passwords.check(password, email)
+    hasher = passwords.Hasher(settings.auth)
+    try:
+        return await hasher.hash(password)
+    finally:
+        hasher.close()
+
+
+async def _set_password(
+    conn: db.Connection, settings: Settings, arguments: argparse.Namespace
+) -> None:
+    account = await accounts.find(conn, arguments.account)
+    hashed = await _password_from_stdin(settings, account.email)
+    await accounts.set_password(conn, account.id, hashed)
+    await sessions.end_all(conn, account.id, datetime.now(UTC))
+    await notices.notify(conn, account.id, "password_changed")
+    _say(f"the password of {account.email} is set; its sessions have ended")
+
+
+async def _disable(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> None:
+    account = await accounts.find(conn, arguments.account)
+    await accounts.set_disabled(conn, account.id, datetime.now(UTC))
+    await notices.notify(conn, account.id, "account_disabled")
+    _say(f"{account.email} is disabled")
+
+
+async def _enable(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> None:
+    account = await accounts.find(conn, arguments.account)
+    await accounts.set_disabled(conn, account.id, None)
+    await notices.notify(conn, account.id, "account_enabled")
+    _say(f"{account.email} is enabled")
+
+
+async def _set_operator(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> None:
+    account = await accounts.find(conn, arguments.account)
+    await accounts.set_operator(conn, account.id, operator=not arguments.off)
+    _say(f"{account.email} is {'no longer ' if arguments.off else ''}an operator")
+
+
+async def _sessions(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> Any:
+    account = await accounts.find(conn, arguments.account)
+    if arguments.end:
+        await sessions.end_all(conn, account.id, datetime.now(UTC))
+    return await sessions.list_sessions(conn, account.id, None)
 
 
 async def _create_key(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> Any:
@@ -337,13 +466,35 @@ async def _set_plan(conn: db.Connection, settings: Settings, arguments: argparse
 
 
 async def _usage(conn: db.Connection, settings: Settings, arguments: argparse.Namespace) -> Any:
+    if arguments.account is None:
+        since = datetime.now(UTC).date() - timedelta(days=arguments.days)
+        return await oversight.usage(conn, since)
     account = await accounts.find(conn, arguments.account)
     plan = _plan(settings, account.plan)
     return await usage.today(conn, account, plan, datetime.now(UTC), arguments.days)
 
 
+async def _retention(conn: db.Connection, _: Settings, __: argparse.Namespace) -> Any:
+    return await oversight.retention(conn)
+
+
+async def _top(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> Any:
+    if arguments.tables:
+        return await oversight.largest_tables(conn, arguments.limit)
+    return await oversight.largest_devices(conn, arguments.days, arguments.limit)
+
+
 async def _list_accounts(conn: db.Connection, _: Settings, __: argparse.Namespace) -> Any:
     return await accounts.list_all(conn)
+
+
+async def _list_jobs(conn: db.Connection, _: Settings, __: argparse.Namespace) -> Any:
+    return await jobs.list_unfinished(conn)
+
+
+async def _retry_job(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> None:
+    await jobs.retry(conn, arguments.job)
+    _say(f"job {arguments.job} is tried again")
 
 
 async def _device_list(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> Any:

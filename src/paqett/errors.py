@@ -18,6 +18,10 @@ class SchemaOutdatedError(PaqettError):
     """The database is older or newer than this program; the message says what to run."""
 
 
+class NotRetried(PaqettError):
+    """A job for which trying again would change nothing: it fails for good, where it is seen."""
+
+
 class Problem(PaqettError):
     """A refusal a client is told about, as an RFC 9457 problem.
 
@@ -72,6 +76,20 @@ class NotFound(Problem):
     title = "Not found"
 
 
+class RequestTimeout(Problem):
+    """The request's body took too long to arrive; the connection is closed."""
+
+    status = 408
+    code = "request_timeout"
+    title = "Request too slow"
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(
+            f"The whole request must arrive within {timeout_s:g} s.",
+            headers={"Connection": "close"},
+        )
+
+
 class Conflict(Problem):
     """The request clashes with what is stored."""
 
@@ -96,6 +114,20 @@ class TooLarge(Problem):
     title = "Request too large"
 
 
+class HeadTooLarge(Problem):
+    """The request's line and headers are larger than is read."""
+
+    status = 431
+    code = "head_too_large"
+    title = "Request head too large"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"The request's line and headers may have {most} bytes.",
+            headers={"Connection": "close"},
+        )
+
+
 class UnsupportedMediaType(Problem):
     """The body is of a kind, or in an encoding, that is not read here."""
 
@@ -115,6 +147,35 @@ class Invalid(Problem):
         super().__init__(detail, extra={"field": field} if field else None)
 
 
+class TooManyRequests(Problem):
+    """A limit on how often something may be asked is reached; the headers say which and how long.
+
+    At most `limit` in `window_s` seconds; one more is possible in `retry_after` seconds. The
+    headers follow draft-ietf-httpapi-ratelimit-headers-10.
+    """
+
+    status = 429
+    code = "too_many_requests"
+    title = "Too many requests"
+
+    def __init__(self, policy: str, limit: int, window_s: int, retry_after: int) -> None:
+        super().__init__(
+            f"Too many requests: at most {limit} in {window_s} s. Try again in {retry_after} s.",
+            headers={"Retry-After": str(retry_after)}
+            | rate_headers(policy, limit, window_s, 0, retry_after),
+        )
+
+
+def rate_headers(
+    policy: str, limit: int, window_s: int, remaining: int, resets_s: int
+) -> dict[str, str]:
+    """`RateLimit` and `RateLimit-Policy`: `remaining` of `limit`, whole again in `resets_s`."""
+    return {
+        "RateLimit-Policy": f'"{policy}";q={limit};w={window_s}',
+        "RateLimit": f'"{policy}";r={remaining};t={resets_s}',
+    }
+
+
 class Unavailable(Problem):
     """The database is away or too slow just now; trying again is right."""
 
@@ -124,3 +185,14 @@ class Unavailable(Problem):
 
     def __init__(self, detail: str, *, retry_after: int = 2) -> None:
         super().__init__(detail, headers={"Retry-After": str(retry_after)})
+
+
+class TooManyConnections(Unavailable):
+    """This process serves as many connections as it is set to."""
+
+    code = "too_many_connections"
+    title = "Too many connections"
+
+    def __init__(self) -> None:
+        super().__init__("Too many connections at once; try again.")
+        self.headers["Connection"] = "close"

@@ -11,30 +11,21 @@ import msgspec
 
 from paqett.accounts import Account
 from paqett.db import Connection
-from paqett.errors import Invalid, Unauthorized
+from paqett.errors import Conflict, Invalid, NotFound, Unauthorized
 from paqett.mqtt.credentials import matches
+from paqett.principals import SCOPES, Principal
 from paqett.sqlfiles import query
 
-SCOPES = frozenset(
-    {
-        "telemetry:read",
-        "telemetry:write",
-        "devices:read",
-        "devices:write",
-        "alerts",
-        "export",
-        "account:read",
-    }
-)
 PREFIX = "pqt_"
+MOST = 1000  # keys of one account
 _ALPHABET = string.digits + string.ascii_letters
 _RANDOM, _CHECK = 32, 6
 _DEVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
 _USE_NOTED_EVERY = timedelta(minutes=1)
 
 
-class NewKey(msgspec.Struct, frozen=True):
-    """A key just made; `key` is shown this once."""
+class Key(msgspec.Struct, frozen=True):
+    """A key without itself: `hint` is how it begins."""
 
     id: int
     name: str
@@ -43,20 +34,14 @@ class NewKey(msgspec.Struct, frozen=True):
     device_ids: list[str] | None
     created_at: datetime
     expires_at: datetime | None
+    last_used_at: datetime | None
+    last_used_ip: str | None
+
+
+class NewKey(Key, frozen=True):
+    """A key just made; `key` is shown this once."""
+
     key: str
-
-
-class Principal(msgspec.Struct, frozen=True):
-    """Whoever asks: the account, and what the key allows; `key_id` is None for a device."""
-
-    account: Account
-    key_id: int | None
-    scopes: frozenset[str]
-    device_ids: frozenset[str] | None
-
-    def may_see(self, device_id: str) -> bool:
-        """Whether the key's allow-list, where it has one, names the device."""
-        return self.device_ids is None or device_id in self.device_ids
 
 
 def _checksum(body: str) -> str:
@@ -81,10 +66,18 @@ async def create(
     device_ids: list[str] | None,
     expires_at: datetime | None,
 ) -> NewKey:
-    """A new key of the account. Raises `Invalid` for a scope that does not exist."""
+    """A new key of the account.
+
+    Raises `Conflict` where it has as many as it may have, `Invalid` for a scope that does not
+    exist or a device that is not the account's.
+    """
     unknown = set(scopes) - SCOPES
     if unknown or not scopes:
         raise Invalid(f"Scopes are {', '.join(sorted(SCOPES))}.", field="scopes")
+    await _check_devices(conn, account_id, device_ids)
+    row = await (await conn.execute(query("count_keys"), {"account": account_id})).fetchone()
+    if row is not None and row["keys"] >= MOST:
+        raise Conflict(f"An account has {MOST:,} API keys at most; delete some first.")
     body = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
     key = body + _checksum(body)
     values = {
@@ -92,15 +85,46 @@ async def create(
         "name": name,
         "hint": key[: len(PREFIX) + 4],
         "hash": hashlib.sha256(key.encode()).digest(),
-        "scopes": sorted(scopes),
-        "devices": device_ids,
+        "scopes": sorted(set(scopes)),
+        "devices": None if device_ids is None else sorted(set(device_ids)),
         "expires": expires_at,
     }
     row = await (await conn.execute(query("create_key"), values)).fetchone()
     return msgspec.convert({**(row or {}), "key": key}, NewKey)
 
 
-async def authenticate(conn: Connection, key: str, now: datetime) -> Principal:
+async def _check_devices(conn: Connection, account_id: int, device_ids: list[str] | None) -> None:
+    if device_ids is None:
+        return
+    values = {"account": account_id, "devices": device_ids}
+    row = await (await conn.execute(query("count_named_devices"), values)).fetchone()
+    if row is None or not device_ids or row["devices"] != len(set(device_ids)):
+        raise Invalid("device_ids are devices of the account, at least one.", field="device_ids")
+
+
+async def list_keys(conn: Connection, account_id: int) -> list[Key]:
+    """The account's keys, newest first; expired ones stay until they are deleted."""
+    rows = await (await conn.execute(query("list_keys"), {"account": account_id})).fetchall()
+    return [
+        msgspec.convert(
+            {**row, "last_used_ip": row["last_used_ip"] and str(row["last_used_ip"])}, Key
+        )
+        for row in rows
+    ]
+
+
+async def delete(conn: Connection, account_id: int, key_id: int) -> str:
+    """The next request with it is refused; returns its name. Raises `NotFound`."""
+    values = {"account": account_id, "key": key_id}
+    row = await (await conn.execute(query("delete_key"), values)).fetchone()
+    if row is None:
+        raise NotFound(f"There is no key {key_id}.")
+    return str(row["name"])
+
+
+async def authenticate(
+    conn: Connection, key: str, now: datetime, ip: str | None = None
+) -> Principal:
     """Who this key is. Raises `Unauthorized` for one that is unknown, mistyped or expired."""
     refused = Unauthorized("This API key is not valid.")
     if not _well_formed(key):
@@ -110,7 +134,7 @@ async def authenticate(conn: Connection, key: str, now: datetime) -> Principal:
     if row is None or (row["expires_at"] is not None and row["expires_at"] <= now):
         raise refused
     if row["last_used_at"] is None or now - row["last_used_at"] >= _USE_NOTED_EVERY:
-        values = {"account": row["id"], "key": row["key_id"], "now": now}
+        values = {"account": row["id"], "key": row["key_id"], "now": now, "ip": ip}
         await conn.execute(query("note_key_use"), values)
     allowed = row["device_ids"]
     return Principal(
@@ -121,7 +145,9 @@ async def authenticate(conn: Connection, key: str, now: datetime) -> Principal:
     )
 
 
-async def authenticate_device(conn: Connection, device_id: str, secret: str) -> Principal:
+async def authenticate_device(
+    conn: Connection, device_id: str, secret: str, now: datetime, ip: str | None = None
+) -> Principal:
     """A device that sends readings of its own. Raises `Unauthorized`."""
     row = None
     if _DEVICE_ID.fullmatch(device_id):
@@ -129,6 +155,9 @@ async def authenticate_device(conn: Connection, device_id: str, secret: str) -> 
         row = await found.fetchone()
     if row is None or not matches(secret, row["verifier"]):
         raise Unauthorized("This device id and secret are not valid.")
+    if row["secret_used_at"] is None or now - row["secret_used_at"] >= _USE_NOTED_EVERY:
+        values = {"account": row["id"], "device": device_id, "now": now, "ip": ip}
+        await conn.execute(query("note_secret_use"), values)
     return Principal(
         msgspec.convert(row, Account), None, frozenset({"telemetry:write"}), frozenset({device_id})
     )

@@ -9,7 +9,7 @@ that account holds the same lock shared and skips what the other tier holds.
 from datetime import datetime, timedelta
 from typing import Any
 
-from paqett import jobs
+from paqett import grafana, jobs
 from paqett.accounts import Account
 from paqett.db import Connection
 from paqett.errors import Invalid, NotFound
@@ -25,8 +25,8 @@ async def set_plan(conn: Connection, account_id: int, plan: Plan, now: datetime)
     """Give the account `plan`.
 
     A tier with at least as long a retention is joined at once. A shorter one is joined after the
-    grace, since readings end with it: that time is returned. Raises `NotFound`, and `Invalid` while
-    an earlier move is still open.
+    grace, since readings end with it: that time is returned. A plan without Grafana ends the SQL
+    login. Raises `NotFound`, and `Invalid` while an earlier move is still open.
     """
     account = await _lock(conn, account_id)
     tiers = await _tiers(conn)
@@ -36,6 +36,8 @@ async def set_plan(conn: Connection, account_id: int, plan: Plan, now: datetime)
     if plan.tier != account["tier"] and tiers[plan.tier] < tiers[account["tier"]]:
         due = now + GRACE
     await conn.execute(query("set_plan"), {"account": account_id, "plan": plan.name, "due": due})
+    if not plan.grafana:
+        await grafana.drop(conn, account_id)
     if plan.tier != account["tier"] and due is None:
         await _flip(conn, account, plan.tier, tiers, now)
     return due

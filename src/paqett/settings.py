@@ -22,6 +22,7 @@ class General(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plans_file: str
     default_plan: str
     public_url: str
+    operator_email: str
 
 
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +49,49 @@ class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_plain: bool
     tls_cert_file: str
     tls_key_file: str
+    trusted_proxies: str
+    request_timeout_s: float
+    max_connections: int
+    max_head_bytes: int
+
+
+class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[auth]`"""
+
+    open_registration: bool
+    argon2_time_cost: int
+    argon2_memory_kib: int
+    argon2_parallelism: int
+    hash_concurrency: int
+    hash_queue: int
+    session_idle_s: float
+    session_max_s: float
+    recent_s: float
+    verify_email_s: float
+    reset_password_s: float
+    reauthenticate_s: float
+
+
+class Mail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[mail]`"""
+
+    smtp_host: str
+    smtp_port: int
+    smtp_username: str
+    smtp_password: str
+    smtp_tls: Literal["starttls", "tls", "none"]
+    from_address: str
+    timeout_s: float
+
+
+class Github(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[github]`"""
+
+    client_id: str
+    client_secret: str
+    authorize_url: str
+    token_url: str
+    api_url: str
 
 
 class Ops(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,6 +147,15 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retention_every_s: int
 
 
+class Grafana(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grafana]`"""
+
+    host: str
+    port: int
+    sslmode: Literal["", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+    query_limit_s: int
+
+
 class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[agent]`"""
 
@@ -121,17 +174,34 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: Log
     database: Database
     http: Http
+    auth: Auth
+    mail: Mail
+    github: Github
     ops: Ops
     mqtt: Mqtt
     broker: Broker
     ingest: Ingest
     worker: Worker
+    grafana: Grafana
     agent: Agent
 
     @property
     def data_dir(self) -> Path:
         """The folder that holds what a process keeps on disk."""
         return Path(self.paqett.data_dir)
+
+    @property
+    def public_url(self) -> str:
+        """How people reach the API and the pages, without a slash at the end."""
+        if self.paqett.public_url:
+            return self.paqett.public_url.rstrip("/")
+        scheme = "https" if self.http.tls_cert_file else "http"
+        return f"{scheme}://{self.http.host}:{self.http.port}"
+
+    @property
+    def behind_tls(self) -> bool:
+        """Whether people reach us over TLS, ours or a proxy's."""
+        return self.public_url.startswith("https://")
 
     @property
     def plans_file(self) -> Path:

@@ -23,6 +23,7 @@ class State(msgspec.Struct):
     database_url: str = ""
     api_key: str = ""
     account_id: int = 0
+    account_password: str = ""
     device_id: str = ""
     device_secret: str = ""
     spare_device_id: str = ""

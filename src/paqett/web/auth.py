@@ -1,49 +1,207 @@
-"""Who asks, and whether the key's scope allows it."""
+"""Who asks: an API key, a session's cookie, or a device; and whether they may.
 
+A request that names credentials in its `Authorization` header is judged by them alone. Else the
+cookie counts, and then a write must carry the session's `X-CSRF-Token`: a foreign page can make a
+browser send the cookie, but neither that header nor `Authorization`.
+"""
+
+import hmac
 from base64 import b64decode
+from datetime import timedelta
 from typing import Any
 
 from litestar.connection import ASGIConnection
+from litestar.datastructures import Cookie
 from litestar.handlers.base import BaseRouteHandler
 
-from paqett import db, keys
-from paqett.errors import MissingScope, Unauthorized
-from paqett.keys import Principal
+from paqett import db, keys, sessions, throttle
+from paqett.app import Services
+from paqett.errors import MissingScope, Problem, Unauthorized, UnsupportedMediaType
+from paqett.principals import Principal, Session
+from paqett.settings import Settings
+from paqett.throttle import KEY_FAILURES_ADDRESS
+from paqett.web import rate
+from paqett.web.client import client_address, client_network
 
 SCHEME = "apiKey"
 DEVICE_SCHEME = "device"
+SESSION_SCHEME = "session"
+CSRF_HEADER = "X-CSRF-Token"
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_Connection = ASGIConnection[Any, Any, Any, Any]
 
 
-def needs(scope: str) -> dict[str, Any]:
-    """Arguments of a handler that needs a key with `scope`: the guard, and the same in OpenAPI."""
-    return {"guards": [_guard], "opt": {"scope": scope}, "security": [{SCHEME: [scope]}]}
+class CsrfFailed(Problem):
+    """A write by cookie without the session's token: perhaps another site's doing."""
+
+    status = 403
+    code = "csrf_failed"
+    title = "CSRF token missing or wrong"
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"Send the session's token in {CSRF_HEADER}; GET /api/v1/account tells it."
+        )
+
+
+class SessionRequired(Problem):
+    """For a signed-in person; a key, which may lie in some device, is not enough."""
+
+    status = 403
+    code = "session_required"
+    title = "Session required"
+
+    def __init__(self) -> None:
+        super().__init__("This needs a signed-in session, not an API key.")
+
+
+class ReauthenticationRequired(Problem):
+    """The person's last proof is too long ago for a step like this."""
+
+    status = 403
+    code = "reauthentication_required"
+    title = "Re-authentication required"
+
+    def __init__(self) -> None:
+        super().__init__("Prove who you are first: POST /api/v1/auth/reauthenticate.")
+
+
+class AccountDisabled(Problem):
+    """An operator has disabled the account."""
+
+    status = 403
+    code = "account_disabled"
+    title = "Account disabled"
+
+    def __init__(self) -> None:
+        super().__init__("The account is disabled; exporting and deleting it remain possible.")
+
+
+class DeviceDisabled(AccountDisabled):
+    """The same for a device of it."""
+
+    code = "device_disabled"
+
+
+def needs(*scopes: str) -> dict[str, Any]:
+    """Arguments of a handler for keys with all `scopes`, and for sessions: guard and OpenAPI."""
+    return {
+        "guards": [_guard],
+        "opt": {"scopes": scopes},
+        "security": [{SCHEME: list(scopes)}, {SESSION_SCHEME: []}],
+    }
 
 
 def needs_device_or(scope: str) -> dict[str, Any]:
     """The same, or the device itself with its id and secret (HTTP Basic)."""
     return {
         "guards": [_guard],
-        "opt": {"scope": scope, "device": True},
-        "security": [{SCHEME: [scope]}, {DEVICE_SCHEME: []}],
+        "opt": {"scopes": (scope,), "device": True},
+        "security": [{SCHEME: [scope]}, {SESSION_SCHEME: []}, {DEVICE_SCHEME: []}],
     }
 
 
-async def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    services = connection.app.state.services
+def needs_session(*, recent: bool = False, while_disabled: bool = False) -> dict[str, Any]:
+    """Arguments of a handler for signed-in people; with `recent`, who just proved who they are."""
+    return {
+        "guards": [_guard],
+        "opt": {"session": True, "recent": recent, "while_disabled": while_disabled},
+        "security": [{SESSION_SCHEME: []}],
+    }
+
+
+def public() -> dict[str, Any]:
+    """Arguments of a handler that anybody may call, said in OpenAPI by an empty requirement."""
+    return {"guards": [_own_pages_or_programs], "security": [{}]}
+
+
+async def _own_pages_or_programs(connection: _Connection, _: BaseRouteHandler) -> None:
+    """Other sites' forms can send anything but JSON: nobody is signed in by one (login CSRF)."""
+    kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if connection.scope["method"] not in _SAFE and kind != "application/json":  # type: ignore[typeddict-item]
+        raise UnsupportedMediaType("Send application/json.")
+
+
+async def _guard(connection: _Connection, handler: BaseRouteHandler) -> None:
+    services: Services = connection.app.state.services
+    try:
+        principal = await _authenticate(connection, handler, services)
+    except Unauthorized:
+        if connection.headers.get("authorization") or session_token(connection):
+            async with db.transaction(services.pool) as conn:
+                network = client_network(connection)
+                await throttle.hit(conn, KEY_FAILURES_ADDRESS, network, services.clock())
+        raise
+    connection.scope["user"] = principal
+    await rate.charge(connection, principal)
+    _allow(principal, handler.opt)
+    if principal.session is not None and handler.opt.get("recent"):
+        require_recent(principal.session, services)
+
+
+async def _authenticate(
+    connection: _Connection, handler: BaseRouteHandler, services: Services
+) -> Principal:
     kind, _, sent = connection.headers.get("authorization", "").partition(" ")
-    kind, sent = kind.lower(), sent.strip()
+    kind, sent, now = kind.lower(), sent.strip(), services.clock()
+    address = client_address(connection)
     if kind == "basic" and handler.opt.get("device"):
         device_id, secret = _basic(sent)
         async with db.transaction(services.pool) as conn:
-            principal = await keys.authenticate_device(conn, device_id, secret)
-    elif kind == "bearer" and sent:
+            return await keys.authenticate_device(conn, device_id, secret, now, address)
+    if kind == "bearer" and sent:
         async with db.transaction(services.pool) as conn:
-            principal = await keys.authenticate(conn, sent, services.clock())
-    else:
-        raise Unauthorized("Send an API key: Authorization: Bearer pqt_…")
-    if handler.opt["scope"] not in principal.scopes:
-        raise MissingScope(handler.opt["scope"])
-    connection.scope["user"] = principal
+            return await keys.authenticate(conn, sent, now, address)
+    token = session_token(connection)
+    if kind or token is None:
+        raise Unauthorized("Sign in, or send an API key: Authorization: Bearer pqt_…")
+    async with db.transaction(services.pool) as conn:
+        idle_s = services.settings.auth.session_idle_s
+        principal = await sessions.authenticate(conn, token, now, idle_s)
+    if connection.scope["method"] not in _SAFE:  # type: ignore[typeddict-item]
+        _check_csrf(connection, token)
+    return principal
+
+
+def _allow(principal: Principal, wanted: dict[str, Any]) -> None:
+    """Raises where the principal is known but may not."""
+    if principal.account.disabled_at is not None and not wanted.get("while_disabled"):
+        is_device = principal.session is None and principal.key_id is None
+        raise DeviceDisabled if is_device else AccountDisabled
+    if wanted.get("session"):
+        if principal.session is None:
+            raise SessionRequired
+        return
+    for scope in wanted["scopes"]:
+        if scope not in principal.scopes:
+            raise MissingScope(scope)
+
+
+def _check_csrf(connection: _Connection, token: str) -> None:
+    sent = connection.headers.get(CSRF_HEADER, "")
+    if not hmac.compare_digest(sent.encode(), sessions.csrf_token(token).encode()):
+        raise CsrfFailed
+
+
+def require_recent(session: Session, services: Services) -> None:
+    """Raises `ReauthenticationRequired` where the last proof is older than the setting allows."""
+    age = services.clock() - session.authenticated_at
+    if age > timedelta(seconds=services.settings.auth.recent_s):
+        raise ReauthenticationRequired
+
+
+async def require_session_of(connection: _Connection, account_id: int) -> None:
+    """Raises `Unauthorized` unless the cookie is of a live session of this account."""
+    services: Services = connection.app.state.services
+    token = session_token(connection)
+    if token is not None:
+        async with db.transaction(services.pool) as conn:
+            idle_s = services.settings.auth.session_idle_s
+            found = await sessions.authenticate(conn, token, services.clock(), idle_s)
+        if found.account.id == account_id and found.account.disabled_at is None:
+            return
+    raise Unauthorized("The session that began this has ended; sign in again.")
 
 
 def _basic(sent: str) -> tuple[str, str]:
@@ -54,7 +212,38 @@ def _basic(sent: str) -> tuple[str, str]:
     return user, password
 
 
-def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
+def principal_of(connection: _Connection) -> Principal:
     """The principal the guard found."""
     found: Principal = connection.scope["user"]
     return found
+
+
+def session_of(connection: _Connection) -> Session:
+    """The session the guard found. Raises `SessionRequired` where a key or a device asks."""
+    session = principal_of(connection).session
+    if session is None:
+        raise SessionRequired
+    return session
+
+
+def cookie_name(settings: Settings) -> str:
+    """Under TLS the prefix makes the browser hold the cookie to this host (RFC 6265bis §4.1.3)."""
+    return "__Host-paqett_session" if settings.behind_tls else "paqett_session"
+
+
+def session_token(connection: _Connection) -> str | None:
+    """The session's token the request carries, whatever it is worth."""
+    return connection.cookies.get(cookie_name(connection.app.state.services.settings))
+
+
+def session_cookie(settings: Settings, token: str | None) -> Cookie:
+    """The one cookie there is; None takes it away."""
+    return Cookie(
+        cookie_name(settings),
+        value=token or "",
+        max_age=int(settings.auth.session_max_s) if token else 0,
+        path="/",
+        secure=settings.behind_tls,
+        httponly=True,
+        samesite="lax",
+    )

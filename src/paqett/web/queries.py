@@ -16,7 +16,7 @@ from litestar.response import Stream
 
 from paqett import db, log
 from paqett.app import Services
-from paqett.keys import Principal
+from paqett.principals import Principal
 from paqett.readings import cursor, read
 from paqett.readings.query import Page, Position, Query
 from paqett.web import tables
@@ -28,6 +28,10 @@ from paqett.web.gone import while_there
 _logger = log.get("web")
 _STREAMED_ROWS = 10_000
 _SLACK = 1.2  # the next page may last a little longer
+HEADERS = {
+    "Next-Cursor": "The next page's cursor, where a page of CSV or NDJSON is not the last.",
+    "Paqett-Bucket": "The bucket in use: as asked for, or as `points` chose it.",
+}
 _Request = Request[Any, Any, State]
 
 

@@ -13,6 +13,9 @@ from paqett.errors import Problem
 
 JSON, CSV, NDJSON = "application/json", "text/csv", "application/x-ndjson"
 _ALSO_NDJSON = ("application/ndjson", "application/jsonl")
+FORMS = {CSV: {"type": "string"}, NDJSON: {"type": "string"}}
+"""Beside JSON, for the OpenAPI document."""
+
 _HEADERS = {CSV: "text/csv; charset=utf-8; header=present"}
 _SPECIAL = frozenset(',"\r\n')
 _encoder = msgspec.json.Encoder()

@@ -31,7 +31,6 @@ from paqett.web.asked import (
 )
 from paqett.web.auth import needs, needs_device_or, principal_of
 from paqett.web.devices import allowed
-from paqett.web.documents import Operation422, QueryOperation, TableOperation, refusals
 from paqett.web.gone import while_there
 from paqett.web.ingest import Stored, receive
 from paqett.web.queries import Rows
@@ -41,7 +40,8 @@ _Request = Request[Any, Any, State]
 _PARAMETERS = (
     "metrics", "from", "to", "bucket", "agg", "tz", "fill", "points", "order", "limit", "cursor",
 )  # fmt: skip
-_READ: dict[str, Any] = {"responses": refusals(401, 403, 404, 406, 422, 503)}
+_TABLE: dict[str, Any] = {"problems": (406, 422), "forms": tables.FORMS}
+_QUERY: dict[str, Any] = {**_TABLE, "answer_headers": queries.HEADERS}
 
 
 class LatestRows(msgspec.Struct, frozen=True):
@@ -70,8 +70,7 @@ class TelemetryController(Controller):
 
     @get(
         "/devices/{device_id:str}/telemetry",
-        operation_class=QueryOperation,
-        **_READ,
+        **_QUERY,
         **needs("telemetry:read"),
     )
     async def device_telemetry(
@@ -104,8 +103,7 @@ class TelemetryController(Controller):
     @post(
         "/telemetry/query",
         status_code=200,
-        operation_class=QueryOperation,
-        **_READ,
+        **{**_QUERY, "problems": (404, 406, 422)},
         **needs("telemetry:read"),
     )
     async def query_telemetry(self, request: _Request, data: JSONBody[Asked]) -> Response[Rows]:
@@ -116,8 +114,7 @@ class TelemetryController(Controller):
     @delete(
         "/devices/{device_id:str}/telemetry",
         status_code=204,
-        operation_class=Operation422,
-        responses=refusals(401, 403, 404, 422, 503) | removal.GOES_ON,
+        responses=removal.GOES_ON,
         **needs("telemetry:write"),
     )
     async def delete_telemetry(
@@ -139,8 +136,7 @@ class TelemetryController(Controller):
 
     @get(
         "/devices/{device_id:str}/latest",
-        operation_class=TableOperation,
-        **_READ,
+        **_TABLE,
         **needs("telemetry:read"),
     )
     async def device_latest(
@@ -151,7 +147,7 @@ class TelemetryController(Controller):
         allowed(principal_of(request), device_id)
         return await _latest(request, [device_id], None)
 
-    @get("/latest", operation_class=TableOperation, **_READ, **needs("telemetry:read"))
+    @get("/latest", **_TABLE, **needs("telemetry:read"))
     async def latest(self, request: _Request, tag: Tag = "") -> Response[LatestRows]:
         """The newest reading of each metric of every device, or of those with `tag`."""
         only(request, "tag")

@@ -1,63 +1,108 @@
 """`paqett worker`: procrastinate's worker with our tasks, and a round of upkeep."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
 
-from procrastinate import App, RetryStrategy
-from prometheus_client import Gauge
+from procrastinate import App
+from procrastinate.exceptions import ConnectorException
+from prometheus_client import Counter, Gauge
 from psycopg import Error
 
-from paqett import jobs, log, moves, retention
+from paqett import grafana, jobs, log, mail_transport, moves, retention
 from paqett.app import Services, services, until_stopped, wait_for_database
 from paqett.db import transaction
 from paqett.errors import PaqettError
 from paqett.readings import buckets
 from paqett.settings import Settings
 from paqett.sqlfiles import query
+from paqett.worker import mail, queue, upkeep
 
 _logger = log.get("worker")
 _oldest = Gauge("paqett_tier_oldest_reading_age_seconds", "Age of the oldest reading.", ["tier"])
 _overdue = Gauge(
     "paqett_tier_overdue", "1 where readings outlive retention + chunk + schedule.", ["tier"]
 )
-_RETRY = RetryStrategy(max_attempts=20, exponential_wait=3)
+_ended = Counter(
+    "paqett_sql_logins_ended", "What accounts' SQL logins kept open too long.", ["action"]
+)
 _MOVES_EVERY_S = 2.0
+_QUEUE_EVERY_S = 10.0
 _FORGET_EVERY_S = 600.0
-_EXAMPLES_KEPT = timedelta(days=7)  # product contract §3: the rejection ledger
+_Round = Callable[[Services], Awaitable[None]]
+_WATCH_EVERY_S = 2.0
+_LOOK_FOR_JOBS_EVERY_S = 1.0
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Work until `stop`; a job in hand is finished first."""
+    """Work until `stop`; a job in hand is finished first.
+
+    Raises `ConfigurationError` for mail settings that would send in clear.
+    """
+    mail_transport.check(settings.mail)
     await wait_for_database(settings, stop)
     if stop.is_set():
         return
     app = jobs.app(settings.database)
     async with services(settings, "worker") as open_services, app.open_async():
         register(app, open_services)
-        working = asyncio.create_task(
-            app.run_worker_async(
-                concurrency=settings.worker.concurrency, install_signal_handlers=False
-            )
-        )
-        upkeep = [
-            asyncio.create_task(
-                _every(settings.worker.retention_every_s, watch_retention, open_services)
-            ),
-            asyncio.create_task(_every(_MOVES_EVERY_S, move_readings, open_services)),
-            asyncio.create_task(_every(_FORGET_EVERY_S, forget_examples, open_services)),
+        working = asyncio.create_task(work(app, open_services))
+        rounds = [
+            asyncio.create_task(_every(seconds, task, open_services))
+            for seconds, task in _rounds(app, settings)
         ]
-        await until_stopped([working, *upkeep], stop)
-        for task in (working, *upkeep):
+        await until_stopped([working, *rounds], stop)
+        for task in (working, *rounds):
             task.cancel()
-        for result in await asyncio.gather(working, *upkeep, return_exceptions=True):
+        for result in await asyncio.gather(working, *rounds, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result
 
 
+async def work(app: App, open_services: Services, *, wait: bool = True) -> None:
+    """Work jobs until cancelled, or until there is none where `wait` is false."""
+    await app.run_worker_async(
+        concurrency=open_services.settings.worker.concurrency,
+        install_signal_handlers=False,
+        delete_jobs="successful",
+        # any SQL login may send NOTIFY: procrastinate's listener would end at a payload it cannot
+        # read, and cancel a job that is named
+        listen_notify=False,
+        fetch_job_polling_interval=_LOOK_FOR_JOBS_EVERY_S,
+        wait=wait,
+        task_middleware=[queue.noting_errors(open_services)],
+    )
+
+
+def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
+    """Upkeep, and how often (s) it goes round."""
+
+    async def take_up_jobs(open_services: Services) -> None:
+        await queue.take_up(app, open_services)
+
+    return [
+        (settings.worker.retention_every_s, watch_retention),
+        (_MOVES_EVERY_S, move_readings),
+        (_WATCH_EVERY_S, watch_sql_logins),
+        (_QUEUE_EVERY_S, take_up_jobs),
+        (_QUEUE_EVERY_S, queue.count),
+        (_QUEUE_EVERY_S, mail.report_failures),
+        (_FORGET_EVERY_S, upkeep.forget_examples),
+        (_FORGET_EVERY_S, upkeep.forget_tokens),
+        (_FORGET_EVERY_S, upkeep.forget_attempts),
+        (_FORGET_EVERY_S, upkeep.end_sessions),
+        (_FORGET_EVERY_S, upkeep.forget_streams),
+        (_FORGET_EVERY_S, mail.forget_mails),
+        (_FORGET_EVERY_S, upkeep.forget_notices),
+        (_FORGET_EVERY_S, upkeep.forget_sessions),
+        (_FORGET_EVERY_S, upkeep.erase_unconfirmed),
+    ]
+
+
 def register(app: App, open_services: Services) -> None:
     """Tell procrastinate what each task's name means."""
+    mail.register(app, open_services)
 
-    @app.task(name="erase_series", retry=_RETRY)
+    @app.task(name="erase_series", retry=jobs.Backoff())
     async def erase_series(
         account_id: int, series_ids: list[int], from_us: int | None = None, to_us: int | None = None
     ) -> None:
@@ -70,12 +115,12 @@ def register(app: App, open_services: Services) -> None:
         _logger.info("erased", account=account_id, series=len(series_ids))
 
 
-async def _every(seconds: float, work, open_services: Services) -> None:  # type: ignore[no-untyped-def]
+async def _every(seconds: float, task: _Round, open_services: Services) -> None:
     while True:
         try:
-            await work(open_services)
-        except (PaqettError, Error, OSError) as error:
-            _logger.warning("upkeep failed", work=work.__name__, error=str(error))
+            await task(open_services)
+        except (PaqettError, ConnectorException, Error, OSError) as error:
+            _logger.warning("upkeep failed", work=task.__name__, error=str(error))
         await asyncio.sleep(seconds)
 
 
@@ -94,11 +139,16 @@ async def watch_retention(open_services: Services) -> None:
             _oldest.labels(state.name).set(age.total_seconds())
 
 
-async def forget_examples(open_services: Services) -> None:
-    """Refused payloads are kept for 7 days."""
-    before = open_services.clock() - _EXAMPLES_KEPT
+async def watch_sql_logins(open_services: Services) -> None:
+    """A login may set its own timeouts otherwise; this is what holds."""
+    limit_s = open_services.settings.grafana.query_limit_s
     async with transaction(open_services.pool) as conn:
-        await conn.execute(query("unscoped_forget_rejections"), {"before": before})
+        ended = await grafana.watch(conn, limit_s)
+    for one in ended:
+        _ended.labels(one.action).inc()
+        _logger.warning(
+            "sql login", action=one.action, login=one.login, seconds=round(one.seconds, 1)
+        )
 
 
 async def move_readings(open_services: Services) -> None:

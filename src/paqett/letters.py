@@ -1,0 +1,148 @@
+"""What stands in each mail: whom it may go to, its token, its words.
+
+A job names a template and an account; here they become a mail, at the time it is sent.
+"""
+
+import secrets
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from paqett import notice_events, notices, tokens
+from paqett.db import Connection
+from paqett.mail_rendering import render
+from paqett.mail_transport import Mail
+from paqett.mails import Template
+from paqett.notice_events import OPTIONAL_KINDS, Kind
+from paqett.settings import Settings
+from paqett.sqlfiles import query
+
+# What a disabled account still hears: what keeps it safe, and what its export and deletion need.
+_TO_DISABLED: frozenset[Template] = frozenset(
+    {"already_registered", "reset_password", "email_in_use", "reauthenticate_code"}
+)
+# What may reach somebody who never heard of us: no word in it was chosen by whoever asked for it,
+# not even a name.
+_TO_STRANGERS: frozenset[Template] = frozenset({"verify_email", "change_email"})
+_KINDS_TO_DISABLED: frozenset[Kind] = frozenset({"security", "export"})
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What mails say of this installation: its address, and how long (s) their tokens last."""
+
+    public_url: str
+    verify_email_s: float
+    reset_password_s: float
+    reauthenticate_s: float
+
+
+class Person(msgspec.Struct, frozen=True):
+    """Whom a mail goes to."""
+
+    id: int
+    email: str
+    pending_email: str | None
+    first_name: str | None
+    time_zone: str
+    verified: bool
+    disabled: bool
+    unsubscribe_secret: bytes
+
+
+def terms(settings: Settings) -> Terms:
+    """As the settings have them."""
+    auth = settings.auth
+    return Terms(
+        settings.public_url, auth.verify_email_s, auth.reset_password_s, auth.reauthenticate_s
+    )
+
+
+async def write(
+    conn: Connection, terms: Terms, template: Template, account_id: int, ids: dict[str, int],
+    now: datetime,
+) -> Mail | None:  # fmt: skip
+    """The mail a job asks for, or None where nobody is to get it (any more).
+
+    A token is issued in the transaction of `conn`: commit it before the mail is sent, so that no
+    mail carries a token that is not good.
+    """
+    row = await (await conn.execute(query("mail_person"), {"account": account_id})).fetchone()
+    if row is None:
+        return None
+    person = msgspec.convert(row, Person)
+    if template == "notice":
+        return await _notice(conn, terms, person, ids["notice"])
+    to = person.pending_email if template == "change_email" else person.email
+    if to is None or not _may_get(template, person):
+        return None
+    values = await _proof(conn, terms, template, person.id, to, now)
+    # a repeated mail carries another token: whoever drops doubles by this id must keep both
+    return _mail(terms, person, template, to, f"{template}.{secrets.token_hex(8)}", values)
+
+
+def _may_get(template: Template, person: Person) -> bool:
+    if template == "verify_email":
+        return not person.verified and not person.disabled
+    return person.verified and (not person.disabled or template in _TO_DISABLED)
+
+
+async def _proof(
+    conn: Connection, terms: Terms, template: Template, account_id: int, to: str, now: datetime
+) -> dict[str, Any]:
+    """The link or code of the mails that prove something."""
+    page, lasts_s = "/verify-email", terms.verify_email_s
+    if template == "reauthenticate_code":
+        lasts_s = terms.reauthenticate_s
+        digits = await tokens.issue_code(conn, account_id, to, now, lasts_s)
+        return {"digits": digits, "lasts_s": lasts_s}
+    if template == "reset_password":
+        page, lasts_s = "/reset-password", terms.reset_password_s
+    if template not in ("verify_email", "change_email", "reset_password"):
+        return {}
+    token = await tokens.issue(conn, account_id, template, to, now, lasts_s)
+    return {"link": f"{terms.public_url}{page}?token={token}", "lasts_s": lasts_s}
+
+
+async def _notice(conn: Connection, terms: Terms, person: Person, notice: int) -> Mail | None:
+    values = {"account": person.id, "notice": notice}
+    row = await (await conn.execute(query("notice_to_mail"), values)).fetchone()
+    if row is None or not person.verified:
+        return None
+    if person.disabled and row["kind"] not in _KINDS_TO_DISABLED:
+        return None
+    if not await notices.is_mailed(conn, person.id, row["kind"]):
+        return None
+    link = None
+    if row["kind"] in OPTIONAL_KINDS:
+        token = notices.unsubscribe_token(person.id, row["kind"], person.unsubscribe_secret)
+        link = f"{terms.public_url}/unsubscribe?token={token}"
+    told = notice_events.describe(row["event"], row["data"], person.time_zone)
+    words = {"title": told.title, "text": told.text, "facts": told.facts}
+    to = row["mail_to"] or person.email
+    return _mail(terms, person, "notice", to, f"notice.{notice}", words, link)
+
+
+def _mail(
+    terms: Terms, person: Person, template: Template, to: str, message_id: str,
+    values: dict[str, Any], unsubscribe: str | None = None,
+) -> Mail:  # fmt: skip
+    rendered = render(
+        template,
+        first_name=None if template in _TO_STRANGERS else person.first_name,
+        public_url=terms.public_url,
+        unsubscribe=unsubscribe,
+        **values,
+    )
+    return Mail(
+        to, template, rendered.subject, rendered.text, rendered.html, message_id, unsubscribe
+    )
+
+
+async def note_sent(
+    conn: Connection, template: Template, account_id: int, ids: dict[str, int], now: datetime
+) -> None:
+    """The mail has gone; a notice is not mailed again, and forgets an address it was mailed to."""
+    if template == "notice":
+        values = {"account": account_id, "notice": ids["notice"], "now": now}
+        await conn.execute(query("note_notice_mailed"), values)

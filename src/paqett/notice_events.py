@@ -1,0 +1,120 @@
+"""Everything people are told about: each event's kind, and its words. A new event is one entry.
+
+`text` and `title` may name data as `{name}`; `facts` are the lines below the text, label by name of
+the data, and those that were not given are left out. Data whose name ends in `time` or `_at` are
+moments, shown in the account's time zone.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from string import Formatter
+from typing import Any, Literal
+
+import msgspec
+
+from paqett.mail_rendering import local_time
+
+Kind = Literal["device", "usage", "billing", "security", "export"]
+# those somebody may do without; security is told in any case
+OPTIONAL_KINDS: tuple[Kind, ...] = ("device", "usage", "billing", "export")
+_NOT_YOU = (
+    "If this was not you, reset your password at once and look through your sessions and keys."
+)
+
+
+class Event(msgspec.Struct, frozen=True):
+    """What happened, in words a person reads; not `mailed` is what the list alone tells."""
+
+    kind: Kind
+    title: str
+    text: str
+    facts: dict[str, str] = {}
+    mailed: bool = True
+
+    @property
+    def needs(self) -> set[str]:
+        """The data its words name: without them nothing can be told."""
+        return {name for _, name, _, _ in Formatter().parse(self.title + self.text) if name}
+
+
+class Described(msgspec.Struct, frozen=True):
+    """An event with its data filled in."""
+
+    title: str
+    text: str
+    facts: list[tuple[str, str]]
+
+
+EVENTS: dict[str, Event] = {
+    "new_sign_in": Event(
+        "security",
+        "New sign-in to your account",
+        f"Somebody signed in to your account from an address that was not known yet. {_NOT_YOU}",
+        {"When": "time", "From": "ip", "With": "agent", "How": "method"},
+    ),
+    "key_created": Event(
+        "security",
+        "A new API key",
+        f"An API key was made for your account. {_NOT_YOU}",
+        {"Name": "name", "Begins with": "hint"},
+    ),
+    "key_deleted": Event(
+        "security",
+        "An API key was deleted",
+        f"An API key of your account was deleted and no longer works. {_NOT_YOU}",
+        {"Name": "name", "Began with": "hint"},
+    ),
+    "password_changed": Event(
+        "security",
+        "Your password was changed",
+        f"The password of your account was changed, and other sessions were ended. {_NOT_YOU}",
+    ),
+    "email_changed": Event(
+        "security",
+        "Your e-mail address was changed",
+        "Your account has a new e-mail address; this one is no longer used. If this was not you,"
+        " answer to whoever runs this installation at once.",
+    ),
+    "identity_linked": Event(
+        "security",
+        "Another way to sign in",
+        f"Your account can now also be reached by signing in elsewhere. {_NOT_YOU}",
+        {"With": "provider"},
+    ),
+    "operator_access": Event(
+        "security",
+        "An operator worked on your account",
+        "An operator of this installation looked at or changed something of your account. Operators"
+        " see counts and states, never readings.",
+        {"What": "what", "Who": "by"},
+        mailed=False, # it may be many a day; the list of notices shows each
+    ),
+    "account_disabled": Event(
+        "security",
+        "Your account was disabled",
+        "An operator disabled your account. You can still export your data and delete the account.",
+    ),
+    "account_enabled": Event(
+        "security",
+        "Your account works again",
+        "An operator enabled your account again.",
+    ),
+}  # fmt: skip
+
+
+def describe(event: str, data: Mapping[str, Any], time_zone: str) -> Described:
+    """The event in words; one that a later version wrote is told by its name alone."""
+    known = EVENTS.get(event)
+    if known is None or known.needs - data.keys():
+        return Described(event.replace("_", " ").capitalize(), "", [])
+    shown = {name: _shown(name, value, time_zone) for name, value in data.items()}
+    facts = [(label, shown[name]) for label, name in known.facts.items() if shown.get(name)]
+    return Described(known.title.format_map(shown), known.text.format_map(shown), facts)
+
+
+def _shown(name: str, value: Any, time_zone: str) -> str:
+    if value is None:
+        return ""
+    if name.endswith(("time", "_at")):
+        return local_time(datetime.fromisoformat(str(value)), time_zone)
+    return f"{value:,}" if isinstance(value, (int, float)) else str(value)

@@ -1,0 +1,191 @@
+"""Notices: what an account's person is told, in the API and by mail.
+
+The one path from event to channel: whoever notices something calls `notify` in the transaction it
+belongs to, so that the notice exists exactly when the event does.
+"""
+
+import hmac
+from base64 import urlsafe_b64encode
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from paqett import mails, notice_events
+from paqett.db import Connection
+from paqett.errors import Invalid
+from paqett.notice_events import OPTIONAL_KINDS, Kind
+from paqett.sqlfiles import query
+
+_LONGEST_TEXT = 512
+_SIGNATURE_BYTES = 18
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """One line of what somebody was told; `title` and `text` are `data` in words."""
+
+    id: int
+    kind: Kind
+    event: str
+    title: str
+    text: str
+    data: dict[str, Any]
+    created_at: datetime
+    read_at: datetime | None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A list answer; `next_cursor` is None on the last page."""
+
+    items: list[Notice]
+    next_cursor: str | None
+
+
+class Channels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a kind of notice goes besides the list itself."""
+
+    mail: bool
+
+
+class Preferences(msgspec.Struct, frozen=True):
+    """Every kind; security is always mailed."""
+
+    device: Channels
+    usage: Channels
+    billing: Channels
+    export: Channels
+    security: Channels = Channels(mail=True)
+
+
+class PreferencesIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to change; a kind that is left out stays."""
+
+    device: Channels | msgspec.UnsetType = msgspec.UNSET
+    usage: Channels | msgspec.UnsetType = msgspec.UNSET
+    billing: Channels | msgspec.UnsetType = msgspec.UNSET
+    export: Channels | msgspec.UnsetType = msgspec.UNSET
+    security: Channels | msgspec.UnsetType = msgspec.UNSET
+
+
+async def notify(conn: Connection, account_id: int, event: str, **data: object) -> None:
+    """Tell the account's person that `event` happened; its words are in `notice_events`.
+
+    `data` is what the words name, without secrets. `to_old` is no part of it: an address that is no
+    longer the account's, which gets the mail and is forgotten when it is sent. Raises `KeyError`
+    for an event that is not known or lacks its data.
+    """
+    to_old = data.pop("to_old", None)
+    known = notice_events.EVENTS[event]
+    kept = _plain(data)
+    if lacking := known.needs - kept.keys():
+        raise KeyError(f"{event} lacks {', '.join(sorted(lacking))}")
+    values = {
+        "account": account_id,
+        "kind": known.kind,
+        "event": event,
+        "data": Jsonb(kept),
+        "mail_to": to_old,
+    }
+    row = await (await conn.execute(query("create_notice"), values)).fetchone()
+    if row and await is_mailed(conn, account_id, known.kind):
+        await mails.defer(conn, "notice", account_id, notice=row["id"])
+
+
+def _plain(data: dict[str, object]) -> dict[str, Any]:
+    """What JSON holds; what comes from outside is cut, and stripped of what is not printable."""
+    plain: dict[str, Any] = msgspec.to_builtins(data, enc_hook=str)
+    return {
+        name: "".join(letter for letter in value[:_LONGEST_TEXT] if letter.isprintable())
+        if isinstance(value, str)
+        else value
+        for name, value in plain.items()
+    }
+
+
+async def list_notices(
+    conn: Connection, account_id: int, *, kind: Kind | None, devices: list[str] | None,
+    limit: int, cursor: str | None,
+) -> Page:  # fmt: skip
+    """The account's notices, newest first; with `devices` those about these alone.
+
+    Raises `Invalid` for a cursor that is not ours.
+    """
+    if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+        raise Invalid("The cursor is not one of ours.", field="cursor")
+    before = None if cursor is None else int(cursor)
+    values = {
+        "account": account_id, "kind": kind, "devices": devices, "before": before,
+        "limit": limit + 1,
+    }  # fmt: skip
+    rows = await (await conn.execute(query("list_notices"), values)).fetchall()
+    items = [_notice(row) for row in rows[:limit]]
+    return Page(items, str(items[-1].id) if len(rows) > limit else None)
+
+
+def _notice(row: dict[str, Any]) -> Notice:
+    told = notice_events.describe(row["event"], row["data"], "UTC")
+    return msgspec.convert({**row, "title": told.title, "text": told.text}, Notice)
+
+
+async def preferences(conn: Connection, account_id: int) -> Preferences:
+    """What the account's person chose; mail is on until they switch it off."""
+    rows = await conn.execute(query("preferences"), {"account": account_id})
+    chosen = {row["kind"]: row["mail"] for row in await rows.fetchall()}
+    return Preferences(**{kind: Channels(chosen.get(kind, True)) for kind in OPTIONAL_KINDS})
+
+
+async def set_preferences(conn: Connection, account_id: int, wanted: PreferencesIn) -> Preferences:
+    """Change some kinds. Raises `Invalid` where security is to be switched off."""
+    if wanted.security is not msgspec.UNSET and not wanted.security.mail:
+        raise Invalid("Security notices cannot be switched off.", field="security")
+    given = {kind: getattr(wanted, kind) for kind in OPTIONAL_KINDS}
+    await _set(conn, account_id, {k: v.mail for k, v in given.items() if v is not msgspec.UNSET})
+    return await preferences(conn, account_id)
+
+
+async def _set(conn: Connection, account_id: int, mail: dict[Kind, bool]) -> None:
+    values = {"account": account_id, "kinds": list(mail), "mails": list(mail.values())}
+    await conn.execute(query("set_preferences"), values)
+
+
+async def is_mailed(conn: Connection, account_id: int, kind: Kind) -> bool:
+    """Whether notices of the kind go out by mail: security always, the others unless unwanted."""
+    if kind not in OPTIONAL_KINDS:
+        return True
+    chosen: Channels = getattr(await preferences(conn, account_id), kind)
+    return chosen.mail
+
+
+def unsubscribe_token(account_id: int, kind: Kind, secret: bytes) -> str:
+    """What an unsubscribe link carries: `<account>.<kind>.<signature>`."""
+    text = f"{account_id}.{kind}"
+    signature = hmac.digest(secret, f"unsubscribe {text}".encode(), "sha256")[:_SIGNATURE_BYTES]
+    return f"{text}.{urlsafe_b64encode(signature).decode()}"
+
+
+async def check_unsubscribe(conn: Connection, token: str) -> tuple[int, Kind] | None:
+    """The account and kind a link is for; None for one that we did not sign."""
+    number, _, rest = token.partition(".")
+    named = rest.partition(".")[0]
+    kind = next((kind for kind in OPTIONAL_KINDS if kind == named), None)
+    if kind is None or not (number.isascii() and number.isdigit() and len(number) < 10):
+        return None
+    row = await (
+        await conn.execute(query("unsubscribe_secret"), {"account": int(number)})
+    ).fetchone()
+    if row is None:
+        return None
+    good = unsubscribe_token(int(number), kind, row["unsubscribe_secret"])
+    return (int(number), kind) if hmac.compare_digest(good.encode(), token.encode()) else None
+
+
+async def unsubscribe(conn: Connection, token: str) -> Kind | None:
+    """Mail no more notices of the link's kind; None for a link that we did not sign.
+
+    Using it again changes nothing.
+    """
+    found = await check_unsubscribe(conn, token)
+    if found is not None:
+        await _set(conn, found[0], {found[1]: False})
+    return found and found[1]

@@ -1,0 +1,158 @@
+"""`/api/v1/auth/{provider}`: to GitHub, or another provider, and back signed in."""
+
+import secrets
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Controller, Request, Response, delete, get, post
+from litestar.datastructures import Cookie, State
+from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.response import Redirect
+
+from paqett import db, identities, oauth, throttle
+from paqett.accounts import SignIn
+from paqett.app import Services
+from paqett.errors import NotFound
+from paqett.identities import Attempt
+from paqett.oauth import Person, Provider
+from paqett.web import auth
+from paqett.web.client import client_network
+from paqett.web.sign_in import RegistrationClosed, open_session
+
+_Request = Request[Any, Any, State]
+_HELD_S = 600
+_Short = Annotated[str, QueryParameter(max_length=512)]
+
+
+class Elsewhere(msgspec.Struct):
+    """Where the browser is to go next."""
+
+    url: str
+
+
+class OAuthController(Controller):
+    """Redirects for browsers; nothing a provider says is put into an address."""
+
+    path = "/api/v1/auth"
+    tags = ["sign-in"]  # noqa: RUF012 - litestar reads it as a class attribute
+
+    @get("/{provider:str}/start", status_code=302, **auth.public())
+    async def start(
+        self,
+        request: _Request,
+        provider: FromPath[str],
+        return_to: _Short = "/",
+        age_confirmed: FromQuery[bool] = False,
+    ) -> Redirect:
+        """To the provider. `age_confirmed` says that the person is 13 or older."""
+        services: Services = request.app.state.services
+        chosen = _provider(request, provider)
+        attempt = Attempt(
+            chosen.name, secrets.token_urlsafe(48), _local(return_to), age_confirmed, None
+        )
+        async with db.transaction(services.pool) as conn:
+            network = client_network(request)
+            await throttle.hit(conn, throttle.PROVIDER_ADDRESS, network, services.clock())
+        url, held = await _begin(request, chosen, attempt)
+        return Redirect(url, status_code=302, cookies=[held])
+
+    @get("/{provider:str}/callback", status_code=303, problems=(403, 409, 502), **auth.public())
+    async def callback(
+        self,
+        request: _Request,
+        provider: FromPath[str],
+        came_with: Annotated[str, QueryParameter(name="state", max_length=512)] = "",
+        code: _Short = "",
+    ) -> Redirect:
+        """Back from the provider: signed in, registered, or joined."""
+        services: Services = request.app.state.services
+        chosen = _provider(request, provider)
+        held = request.cookies.get(_cookie_name(services), "")
+        async with db.transaction(services.pool) as conn:
+            attempt = await identities.come_back(
+                conn, chosen.name, came_with, held, services.clock()
+            )
+        address = _callback_address(request, chosen)
+        person = await oauth.identify(chosen, code, attempt.code_verifier, address)
+        cookies = [_held(services, "")]
+        if attempt.account_id is not None:
+            await auth.require_session_of(request, attempt.account_id)
+            async with db.transaction(services.pool) as conn:
+                await identities.join(
+                    conn, attempt.account_id, chosen.name, person, services.clock()
+                )
+        else:
+            account = await _account(services, attempt, person)
+            token, _ = await open_session(request, account, chosen.name)
+            cookies.append(auth.session_cookie(services.settings, token))
+        return Redirect(attempt.return_to, status_code=303, cookies=cookies)
+
+    @post("/{provider:str}/join", status_code=200, **auth.needs_session(recent=True))
+    async def join(self, request: _Request, provider: FromPath[str]) -> Response[Elsewhere]:
+        """Let a provider sign in to this account: the browser is to go to `url`."""
+        chosen = _provider(request, provider)
+        account = auth.principal_of(request).account
+        attempt = Attempt(chosen.name, secrets.token_urlsafe(48), "/settings", False, account.id)
+        url, held = await _begin(request, chosen, attempt)
+        return Response(Elsewhere(url), cookies=[held])
+
+    @delete(
+        "/{provider:str}/join", status_code=204, problems=(409,), **auth.needs_session(recent=True)
+    )
+    async def part(self, request: _Request, provider: FromPath[str]) -> None:
+        """Let it sign in no longer."""
+        services: Services = request.app.state.services
+        async with db.transaction(services.pool) as conn:
+            await identities.part(conn, auth.principal_of(request).account.id, provider)
+
+
+async def _begin(request: _Request, provider: Provider, attempt: Attempt) -> tuple[str, Cookie]:
+    services: Services = request.app.state.services
+    async with db.transaction(services.pool) as conn:
+        state = await identities.begin(conn, attempt, services.clock())
+    url = oauth.authorize_url(
+        provider, _callback_address(request, provider), state, attempt.code_verifier
+    )
+    return url, _held(services, state)
+
+
+async def _account(services: Services, attempt: Attempt, person: Person) -> SignIn:
+    async with db.transaction(services.pool) as conn:
+        now = services.clock()
+        found = await identities.find(conn, attempt.provider, person, now)
+        if found is not None:
+            return found
+        if not services.settings.auth.open_registration:
+            raise RegistrationClosed
+        return await identities.register(conn, attempt, person, services.first_plan, now)
+
+
+def _provider(request: _Request, name: str) -> Provider:
+    """Raises `NotFound` for one that is not set up here."""
+    found = oauth.providers(request.app.state.services.settings).get(name)
+    if found is None:
+        raise NotFound(f"Signing in with {name[:32]} is not set up here.")
+    return found
+
+
+def _callback_address(request: _Request, provider: Provider) -> str:
+    base = request.app.state.services.settings.public_url
+    return f"{base}/api/v1/auth/{provider.name}/callback"
+
+
+def _local(path: str) -> str:
+    """A path on this site, or its front page: never a way to somewhere else (open redirect)."""
+    local = path.startswith("/") and path.isprintable() and path.isascii()
+    return path if local and "\\" not in path and not path.startswith("//") else "/"
+
+
+def _cookie_name(services: Services) -> str:
+    return "__Host-paqett_sign_in" if services.settings.behind_tls else "paqett_sign_in"
+
+
+def _held(services: Services, state: str) -> Cookie:
+    """Binds the sign-in to the browser that began it; gone when it is over."""
+    return Cookie(
+        _cookie_name(services), value=state, max_age=_HELD_S if state else 0, path="/",
+        secure=services.settings.behind_tls, httponly=True, samesite="lax",
+    )  # fmt: skip
