@@ -9,7 +9,7 @@ that account holds the same lock shared and skips what the other tier holds.
 from datetime import datetime, timedelta
 from typing import Any
 
-from paqett import devices, grafana, jobs
+from paqett import grafana, jobs
 from paqett.accounts import Account
 from paqett.db import Connection
 from paqett.errors import Invalid, NotFound
@@ -146,16 +146,17 @@ async def _oldest(
     return min(found, default=None)
 
 
-async def begin_removal(conn: Connection, account: Account, device_id: str) -> dict[str, int]:
-    """The series of a device by metric, once every flush in flight is committed.
+async def begin_removal(
+    conn: Connection, account: Account, device_id: str, metrics: list[str] | None
+) -> list[int]:
+    """A device's series, all or those of `metrics`, once every flush in flight is committed.
 
-    What arrives after this is new, and stays. Raises `NotFound`.
+    What arrives after this is new, and stays.
     """
-    await devices.get(conn, account, device_id)
     await conn.execute(query("lock_directory"))
     values = {"account": account.id, "id": device_id}
     rows = await (await conn.execute(query("device_series"), values)).fetchall()
-    return {row["metric"]: row["id"] for row in rows}
+    return [row["id"] for row in rows if metrics is None or row["metric"] in metrics]
 
 
 async def remove_later(

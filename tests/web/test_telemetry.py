@@ -149,6 +149,16 @@ def test_both_tiers_are_read_while_a_move_is_open(ask, free_tenant, database_url
         ("cursor=%25%25", "cursor"), ("cursor=aGVsbG8", "cursor"), ("from=-1h&to=-2h", "from"),
         ("from=999999999999999", "from"), ("from=-99999999999d", "from"),
         ("from=0001-01-01T00:00:00%2B14:00", "from"), ("bucket=0.0001ms", "bucket"),
+        ("fill=null", "fill"), ("fill=zero&bucket=1h", "fill"), ("points=0", "points"),
+        ("points=10001", "points"), ("points=5&bucket=1h", "points"), ("limit=9e99", "limit"),
+        ("bucket=1y", "bucket"), ("bucket=0d", "bucket"), ("bucket=99999w", "bucket"),
+        ("bucket=1mo&tz=Mars/Base", "tz"), ("tz=../../etc/passwd", "tz"), ("tz=Europe", "tz"),
+        ("tz=%00", "tz"), ("metrics=%00", "metrics"), ("from=%00", "from"),
+        ("bucket=%00", "bucket"), ("cursor=%00", "cursor"),
+        ("cursor=WzEsMSwxLG51bGwsMSwxXQ", "cursor"),
+        ("agg=&bucket=null", "bucket"), ("since=-1h", "since"), ("format=csv", "format"),
+        ("limit=1&limit=2", "limit"), ("from=2026-06-30T12:00:60Z", "from"),
+        ("bucket=1h&agg=avg%00", "agg"), ("bucket=9999999999h", "bucket"), ("to=%E0%A4%A", "to"),
     ],
 )  # fmt: skip
 def test_a_bad_parameter_is_named(ask, query, field) -> None:

@@ -1,6 +1,6 @@
 """What can be asked of an account's readings, and the pages of the answer."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -16,7 +16,8 @@ class Query(msgspec.Struct, frozen=True):
     """Readings of `[from_, to)`; `metrics` None is all.
 
     Without a bucket they come as they were sent; with one, a row for each bucket and series.
-    `points` picks the bucket, in the zone `tz`: at most so many of it in the range.
+    `points` picks the bucket, in the zone `tz`: at most so many of it in the range. `pace` is how
+    long a page lasts, where one has been read.
     """
 
     devices: list[str]
@@ -29,6 +30,7 @@ class Query(msgspec.Struct, frozen=True):
     tz: str = "UTC"
     aggregates: tuple[str, ...] = ()
     fill: Fill = "none"
+    pace: timedelta | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:

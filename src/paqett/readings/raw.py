@@ -8,8 +8,8 @@ from paqett.readings.buckets import US, from_us, stretches, to_us
 from paqett.readings.query import Page, Position, Query
 from paqett.readings.source import Source
 
-# of several series a page is looked for in stretches, the first as long as a page would be
-# if each sent a reading in so many seconds
+# a page is looked for in stretches, the first as long as a page is if each series sends a reading
+# in so many seconds: few chunks to plan for, and few readings of each series that do not fit
 _GUESSED_INTERVAL = timedelta(seconds=10)
 
 
@@ -45,9 +45,10 @@ def _stretches(source: Source, query: Query, limit: int, after: Position | None)
     elif after is not None:
         start = max(start, after.time)
     whole = range(to_us(start), to_us(end))
-    number = len(source.series)
-    guessed = _GUESSED_INTERVAL * limit // max(1, number) // US if number > 1 else len(whole)
-    return stretches(whole if number else range(0), guessed, descending=query.descending)
+    if not source.series:
+        return iter(())
+    lasting = query.pace or _GUESSED_INTERVAL * limit / len(source.series)
+    return stretches(whole, lasting // US, descending=query.descending)
 
 
 def _identities(rows: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:

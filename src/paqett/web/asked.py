@@ -18,26 +18,25 @@ DEFAULT_LIMIT, MAX_LIMIT = 1000, 10_000
 MAX_DEVICES = MAX_METRICS = 1000
 _TIME = "RFC 3339 with an offset, epoch milliseconds, `now`, or relative such as `-24h`."
 
-# the parameters of GET, as the OpenAPI document shows them
-FromTime = Annotated[
-    str | None, QueryParameter(name="from", description=f"{_TIME} Default: `-24h`.")
-]
+# the parameters of GET, as the OpenAPI document shows them; empty is not given. None of the texts
+# may be None: the text "null" would be read as that
+FromTime = Annotated[str, QueryParameter(name="from", description=f"{_TIME} Default: `-24h`.")]
 ToTime = Annotated[
-    str | None,
+    str,
     QueryParameter(
         name="to",
         description=f"{_TIME} Not included. Default: open, or now with `fill` or `points`.",
     ),
 ]
 Metrics = Annotated[
-    str | None,
+    str,
     QueryParameter(
         name="metrics", pattern=r"^[^\x00]*$",
         description="Names, separated by commas. Default: all. Unknown ones have no readings.",
     ),
 ]  # fmt: skip
 BucketText = Annotated[
-    str | None,
+    str,
     QueryParameter(
         name="bucket",
         description="A length (`10s`, `5m`, `1h`), or days, weeks from Monday or months of the"
@@ -45,7 +44,7 @@ BucketText = Annotated[
     ),
 ]
 Agg = Annotated[
-    str | None,
+    str,
     QueryParameter(
         name="agg",
         description=f"Some of {', '.join(AGGREGATES)}, separated by commas. Text metrics have"
@@ -53,11 +52,11 @@ Agg = Annotated[
     ),
 ]
 Zone = Annotated[
-    str | None,
+    str,
     QueryParameter(name="tz", description="Where days begin: `Europe/Berlin`. Default: UTC."),
 ]
 FillBy = Annotated[
-    Fill | Literal[""] | None,
+    Fill | Literal[""],
     QueryParameter(
         name="fill",
         description="Empty buckets of series that have a reading in the range: `none` leaves them"
@@ -73,7 +72,7 @@ Points = Annotated[
     ),
 ]  # fmt: skip
 Order = Annotated[
-    Literal["asc", "desc", ""] | None,
+    Literal["asc", "desc", ""],
     QueryParameter(name="order", description="By time, then by series. Default: asc."),
 ]
 Limit = Annotated[
@@ -84,8 +83,11 @@ Limit = Annotated[
         " are the whole range.",
     ),
 ]  # fmt: skip
+Tag = Annotated[
+    str, QueryParameter(name="tag", pattern=r"^[^\x00]*$", description="Default: all devices.")
+]
 CursorText = Annotated[
-    str | None,
+    str,
     QueryParameter(
         name="cursor", description="`next_cursor` of the page before, with the same parameters."
     ),
@@ -102,7 +104,7 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"fr
     bucket: str | None = None
     agg: list[str] | str | None = None
     tz: str | None = None
-    fill: Fill | Literal[""] | None = None
+    fill: Fill | Literal[""] = ""
     points: Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)] | None = None
     order: Literal["asc", "desc", ""] | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)] | None = None

@@ -1,7 +1,8 @@
 """The OpenAPI document, with every refusal in it that a handler can give.
 
 Most follow from how a handler is declared: who may call it, what it reads, what it names. What only
-the handler itself knows stands beside it: `problems=(409,)`, `request_body={…}`.
+the handler itself knows stands beside it: `problems=(409,)`, `request_body={…}`, and of its answer
+`forms={media type: schema}` besides JSON and `answer_headers={name: description}`.
 """
 
 from typing import Any
@@ -46,6 +47,7 @@ _WORDS = {
     401: "No credentials, or credentials that are not known.",
     403: "Known, but not allowed: a scope, the CSRF token or a recent proof is missing.",
     404: "There is no such thing, or it is somebody else's.",
+    406: "`Accept` names no form there is.",
     408: "The request took too long to arrive.",
     409: "It clashes with what is stored, or a limit of the plan is reached.",
     413: "The body is larger than is read.",
@@ -113,6 +115,11 @@ def _complete_operation(operation: _Document, handler: HTTPRouteHandler) -> None
     for kind, content in responses.get("200", {}).get("content", {}).items():
         if kind == "text/event-stream":
             content["schema"] = _EVENT
+    for media_type, schema in handler.opt.get("forms", {}).items():
+        responses["200"]["content"][media_type] = {"schema": schema}
+    for name, about in handler.opt.get("answer_headers", {}).items():
+        shown = {"schema": {"type": "string"}, "description": about}
+        responses["200"].setdefault("headers", {})[name] = shown
     for status in sorted(_refusals(operation) | set(handler.opt.get("problems", ()))):
         responses[str(status)] = {
             "description": _WORDS[status],

@@ -27,6 +27,11 @@ from paqett.web.gone import while_there
 
 _logger = log.get("web")
 _STREAMED_ROWS = 10_000
+_SLACK = 1.2  # the next page may last a little longer
+HEADERS = {
+    "Next-Cursor": "The next page's cursor, where a page of CSV or NDJSON is not the last.",
+    "Paqett-Bucket": "The bucket in use: as asked for, or as `points` chose it.",
+}
 _Request = Request[Any, Any, State]
 
 
@@ -141,6 +146,8 @@ async def _chunks(
     settled = msgspec.structs.replace(query, bucket=page.bucket, points=None)
     yield tables.heading(media_type, query.columns)
     while page.last is not None:
+        pace = abs(page.rows[-1][0] - page.rows[0][0])
+        settled = msgspec.structs.replace(settled, pace=pace * _SLACK)
         work = reader.page(settled, _STREAMED_ROWS, page.last)
         # a task of its own: it is cancelled once, and has time to cancel its query
         following = asyncio.create_task(work)

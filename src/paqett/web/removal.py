@@ -9,7 +9,7 @@ from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import QueryParameter
 
-from paqett import db, moves
+from paqett import db, devices, moves
 from paqett.app import Services
 from paqett.errors import Invalid
 from paqett.web.asked import metric_name
@@ -20,16 +20,15 @@ from paqett.web.times import moment, words
 _PATIENCE_S = 10.0
 GOES_ON = {202: ResponseSpec(None, description="A job goes on deleting.")}
 From = Annotated[
-    str | None,
+    str,
     QueryParameter(name="from", description="As for GET; required, since nothing comes back."),
 ]
-To = Annotated[str | None, QueryParameter(name="to", description="As for GET; required.")]
+To = Annotated[str, QueryParameter(name="to", description="As for GET; required.")]
 
 
 async def remove(
-    request: Request[Any, Any, State], device_id: str, metrics: str | None,
-    from_: str | None, to: str | None,
-) -> Response[None]:  # fmt: skip
+    request: Request[Any, Any, State], device_id: str, metrics: str | None, from_: str, to: str
+) -> Response[None]:
     """Delete what lies in the range, for as long as a request may take; a job does the rest.
 
     Raises `NotFound`, and `Invalid` for a range that is not given or ends before it begins.
@@ -38,12 +37,11 @@ async def remove(
     principal = principal_of(request)
     allowed(principal, device_id)
     async with db.transaction(services.pool) as conn:
-        series = await moves.begin_removal(conn, principal.account, device_id)
-        now = services.clock()
-        start, end = _required(from_, now, "from"), _required(to, now, "to")
-        if start > end:
-            raise Invalid("from lies after to.", field="from")
-        chosen = _chosen(series, metrics)
+        await devices.get(conn, principal.account, device_id)
+    start, end = _range(from_, to, services.clock())
+    names = None if metrics is None else _names(metrics)
+    async with db.transaction(services.pool) as conn:
+        chosen = await moves.begin_removal(conn, principal.account, device_id, names)
     account_id, deadline = principal.account.id, time.monotonic() + _PATIENCE_S
     while chosen:
         async with db.transaction(services.pool) as conn:
@@ -55,17 +53,22 @@ async def remove(
     return Response(None, status_code=204)
 
 
-def _required(text: str | None, now: datetime, field: str) -> datetime:
+def _range(from_: str, to: str, now: datetime) -> tuple[datetime, datetime]:
+    start, end = _required(from_, now, "from"), _required(to, now, "to")
+    if start > end:
+        raise Invalid("from lies after to.", field="from")
+    return start, end
+
+
+def _required(text: str, now: datetime, field: str) -> datetime:
     if not text:
         raise Invalid(f"{field} is required: say which readings go.", field=field)
     return moment(text, now, field)
 
 
-def _chosen(series: dict[str, int], metrics: str | None) -> list[int]:
-    """All, or those named. Raises `Invalid` for a list that names none."""
+def _names(metrics: str) -> list[str]:
+    """Raises `Invalid` for a list that names none: left out, it means all."""
     names = words(metrics)
-    if names is None:
-        return list(series.values())
     if not names:
         raise Invalid("metrics is empty: name some, or leave it out for all.", field="metrics")
-    return [series[name] for name in map(metric_name, names) if name in series]
+    return [metric_name(name) for name in names]

@@ -1,8 +1,6 @@
 """Flat rows as JSON, CSV or NDJSON, whichever the client accepts; whole, or as a stream."""
 
-import csv
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -15,8 +13,11 @@ from paqett.errors import Problem
 
 JSON, CSV, NDJSON = "application/json", "text/csv", "application/x-ndjson"
 _ALSO_NDJSON = ("application/ndjson", "application/jsonl")
+FORMS = {CSV: {"type": "string"}, NDJSON: {"type": "string"}}
+"""Beside JSON, for the OpenAPI document."""
+
 _HEADERS = {CSV: "text/csv; charset=utf-8; header=present"}
-_BOOLEANS = ("false", "true")
+_SPECIAL = frozenset(',"\r\n')
 _encoder = msgspec.json.Encoder()
 
 Rows = Sequence[tuple[Any, ...]]
@@ -58,7 +59,7 @@ def items(columns: tuple[str, ...], rows: Rows) -> list[msgspec.Struct]:
 
 def heading(media_type: str, columns: tuple[str, ...]) -> bytes:
     """CSV's first line; NDJSON has none."""
-    return _csv([columns]) if media_type == CSV else b""
+    return f"{','.join(columns)}\n".encode() if media_type == CSV else b""
 
 
 def lines(media_type: str, columns: tuple[str, ...], rows: Rows) -> bytes:
@@ -67,7 +68,8 @@ def lines(media_type: str, columns: tuple[str, ...], rows: Rows) -> bytes:
         return _encoder.encode_lines(items(columns, rows))
     if not rows:
         return b""
-    return _csv(zip(*map(_as_text, zip(*rows, strict=True)), strict=True))
+    cells = zip(*map(_cells, zip(*rows, strict=True)), strict=True)
+    return "\n".join([*map(",".join, cells), ""]).encode()
 
 
 def encode(media_type: str, columns: tuple[str, ...], rows: Rows) -> bytes:
@@ -75,17 +77,25 @@ def encode(media_type: str, columns: tuple[str, ...], rows: Rows) -> bytes:
     return heading(media_type, columns) + lines(media_type, columns, rows)
 
 
-def _as_text(values: tuple[Any, ...]) -> Sequence[Any]:
-    """One column; of times there is one in every row."""
+def _cells(values: tuple[Any, ...]) -> Iterable[str]:
+    """One column of CSV; the common ones by the column."""
     kinds = set(map(type, values))
-    if datetime in kinds:
+    if kinds == {datetime}:
         return _encoder.encode(values).decode()[2:-2].split('","')
-    if bool in kinds:
-        return [_BOOLEANS[value] if type(value) is bool else value for value in values]
-    return values
+    if kinds <= {float, int}:
+        return _encoder.encode(values).decode()[1:-1].split(",")
+    return map(_cell, values)
 
 
-def _csv(rows: Any) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+def _cell(value: Any) -> str:
+    if type(value) is str:
+        return _quoted(value)
+    return "" if value is None else _encoder.encode(value).decode()
+
+
+@lru_cache(maxsize=4096)
+def _quoted(text: str) -> str:
+    """RFC 4180; an empty text is not nothing."""
+    if text and _SPECIAL.isdisjoint(text):
+        return text
+    return '"{}"'.format(text.replace('"', '""'))

@@ -24,13 +24,13 @@ from paqett.web.asked import (
     Metrics,
     Order,
     Points,
+    Tag,
     ToTime,
     Zone,
     only,
 )
 from paqett.web.auth import needs, needs_device_or, principal_of
-from paqett.web.devices import PlainText, allowed
-from paqett.web.documents import Operation422, QueryOperation, TableOperation, refusals
+from paqett.web.devices import allowed
 from paqett.web.gone import while_there
 from paqett.web.ingest import Stored, receive
 from paqett.web.queries import Rows
@@ -40,7 +40,8 @@ _Request = Request[Any, Any, State]
 _PARAMETERS = (
     "metrics", "from", "to", "bucket", "agg", "tz", "fill", "points", "order", "limit", "cursor",
 )  # fmt: skip
-_READ: dict[str, Any] = {"responses": refusals(401, 403, 404, 406, 422, 503)}
+_TABLE: dict[str, Any] = {"problems": (406, 422), "forms": tables.FORMS}
+_QUERY: dict[str, Any] = {**_TABLE, "answer_headers": queries.HEADERS}
 
 
 class LatestRows(msgspec.Struct, frozen=True):
@@ -69,25 +70,24 @@ class TelemetryController(Controller):
 
     @get(
         "/devices/{device_id:str}/telemetry",
-        operation_class=QueryOperation,
-        **_READ,
+        **_QUERY,
         **needs("telemetry:read"),
     )
     async def device_telemetry(
         self,
         request: _Request,
         device_id: FromPath[str],
-        metrics: Metrics = None,
-        from_: FromTime = None,
-        to: ToTime = None,
-        bucket: BucketText = None,
-        agg: Agg = None,
-        tz: Zone = None,
-        fill: FillBy = None,
+        metrics: Metrics = "",
+        from_: FromTime = "",
+        to: ToTime = "",
+        bucket: BucketText = "",
+        agg: Agg = "",
+        tz: Zone = "",
+        fill: FillBy = "",
         points: Points = None,
-        order: Order = None,
+        order: Order = "",
         limit: Limit = None,
-        cursor: CursorText = None,
+        cursor: CursorText = "",
     ) -> Response[Rows]:
         """`[from, to)` of one device: readings as sent, or aggregates over buckets.
 
@@ -95,16 +95,15 @@ class TelemetryController(Controller):
         """
         only(request, *_PARAMETERS)
         asked = Asked(
-            [device_id], words(metrics or None), from_, to, bucket, agg or None, tz, fill, points,
-            order, limit, cursor,
+            [device_id], words(metrics) if metrics else None, from_, to, bucket, agg, tz, fill,
+            points, order, limit, cursor,
         )  # fmt: skip
         return await queries.answer(request, asked)
 
     @post(
         "/telemetry/query",
         status_code=200,
-        operation_class=QueryOperation,
-        **_READ,
+        **{**_QUERY, "problems": (404, 406, 422)},
         **needs("telemetry:read"),
     )
     async def query_telemetry(self, request: _Request, data: JSONBody[Asked]) -> Response[Rows]:
@@ -115,17 +114,16 @@ class TelemetryController(Controller):
     @delete(
         "/devices/{device_id:str}/telemetry",
         status_code=204,
-        operation_class=Operation422,
-        responses=refusals(401, 403, 404, 422, 503) | removal.GOES_ON,
+        responses=removal.GOES_ON,
         **needs("telemetry:write"),
     )
     async def delete_telemetry(
         self,
         request: _Request,
         device_id: FromPath[str],
-        metrics: Metrics = None,
-        from_: removal.From = None,
-        to: removal.To = None,
+        metrics: Metrics = "",
+        from_: removal.From = "",
+        to: removal.To = "",
     ) -> Response[None]:
         """Delete the readings of `[from, to)`, of all metrics or those named.
 
@@ -133,12 +131,12 @@ class TelemetryController(Controller):
         counted stays counted, and a device that sends the same readings again stores them again.
         """
         only(request, "metrics", "from", "to")
-        return await removal.remove(request, device_id, metrics, from_, to)
+        chosen = metrics if "metrics" in request.query_params else None
+        return await removal.remove(request, device_id, chosen, from_, to)
 
     @get(
         "/devices/{device_id:str}/latest",
-        operation_class=TableOperation,
-        **_READ,
+        **_TABLE,
         **needs("telemetry:read"),
     )
     async def device_latest(
@@ -149,11 +147,11 @@ class TelemetryController(Controller):
         allowed(principal_of(request), device_id)
         return await _latest(request, [device_id], None)
 
-    @get("/latest", operation_class=TableOperation, **_READ, **needs("telemetry:read"))
-    async def latest(self, request: _Request, tag: PlainText = None) -> Response[LatestRows]:
+    @get("/latest", **_TABLE, **needs("telemetry:read"))
+    async def latest(self, request: _Request, tag: Tag = "") -> Response[LatestRows]:
         """The newest reading of each metric of every device, or of those with `tag`."""
         only(request, "tag")
-        return await _latest(request, None, tag)
+        return await _latest(request, None, tag or None)
 
     @get("/plan", **needs("account:read"))
     async def plan(self, request: _Request) -> Plan:
