@@ -64,7 +64,8 @@ def broker_settings(database_url: str) -> Any:
             database_url,
             PAQETT_MQTT__PASSWORD="writer",
             PAQETT_PAQETT__DATA_DIR=folder,
-            PAQETT_BROKER__LISTEN_PORT=str(port),
+            PAQETT_MQTT__PORT=str(port),
+            PAQETT_BROKER__LISTEN_PORT=str(free_port(port + 1)),
         )
 
 
