@@ -94,12 +94,16 @@ class Asking:
             rows = conn.execute("SELECT device_id, metric, id FROM series").fetchall()
         return {(device, metric): key for device, metric, key in rows}
 
-    def put(self, readings: list[Reading]) -> None:
-        """These and no others."""
+    def put(self, readings: list[Reading], *, moving: bool = False) -> None:
+        """These and no others; every second one in another tier while a move is open."""
         with psycopg.connect(self.url) as conn, conn.cursor() as cursor:
-            for table, texts in (("telemetry_own", False), ("telemetry_own_text", True)):
-                cursor.execute(f"DELETE FROM {table}")
-                self.add([r for r in readings if (r.kind == "text") == texts], table, cursor)
+            cursor.execute("UPDATE account SET moving_from = %s", ("free" if moving else None,))
+            for form, texts in (("", False), ("_text", True)):
+                chosen = [r for r in readings if (r.kind == "text") == texts]
+                moved = len(chosen) // 2 if moving else 0
+                for tier, part in (("free", chosen[:moved]), ("own", chosen[moved:])):
+                    cursor.execute(f"DELETE FROM telemetry_{tier}{form}")
+                    self.add(part, f"telemetry_{tier}{form}", cursor)
 
     def add(self, readings: list[Reading], table: str, cursor: Any) -> None:
         cursor.executemany(
@@ -283,8 +287,10 @@ ORDERS = st.sampled_from(["asc", "desc"])
 AGGREGATES = st.lists(st.sampled_from(NUMERIC), min_size=1, unique=True)
 
 
-def check_raw(asking: Asking, case: dict[str, Any], order: str, limit: int) -> None:
-    asking.put(readings_of(asking, case))
+def check_raw(
+    asking: Asking, case: dict[str, Any], order: str, limit: int, *, moving: bool
+) -> None:
+    asking.put(readings_of(asking, case), moving=moving)
     wanted = [
         {"time": text_of(r.time), "device": r.series[0], "metric": r.series[1], "value": r.value}
         for r in within(asking, case)
@@ -295,9 +301,9 @@ def check_raw(asking: Asking, case: dict[str, Any], order: str, limit: int) -> N
 
 def check_buckets(
     asking: Asking, case: dict[str, Any], bucket: str, tz: str, names: list[str], fill: str,
-    order: str, limit: int,
+    order: str, limit: int, moving: bool,
 ) -> None:  # fmt: skip
-    asking.put(readings_of(asking, case))
+    asking.put(readings_of(asking, case), moving=moving)
     wanted = expected_buckets(asking, case, bucket, tz, names, fill)
     if order == "desc":
         wanted.reverse()
@@ -309,7 +315,9 @@ def check_buckets(
     same(asking.pages(max(limit, len(wanted) // 7 + 1), **members), wanted)
 
 
-RAW = {"case": cases(), "order": ORDERS, "limit": st.integers(1, 12)}
+RAW = {
+    "case": cases(), "order": ORDERS, "limit": st.integers(1, 12), "moving": st.booleans(),
+}  # fmt: skip
 BUCKETS = {
     "case": cases(),
     "bucket": st.sampled_from([*FIXED, *CALENDAR]),
@@ -318,6 +326,7 @@ BUCKETS = {
     "fill": st.sampled_from(["none", "null", "previous"]),
     "order": ORDERS,
     "limit": st.integers(1, 12),
+    "moving": st.booleans(),
 }
 _quick = settings(
     deadline=None, max_examples=25, suppress_health_check=list(HealthCheck), derandomize=True
@@ -327,32 +336,32 @@ _long = settings(deadline=None, max_examples=1500, suppress_health_check=list(He
 
 @_quick
 @given(**RAW)
-def test_raw_pages_are_the_readings_in_order(asking, case, order, limit) -> None:
-    check_raw(asking, case, order, limit)
+def test_raw_pages_are_the_readings_in_order(asking, case, order, limit, moving) -> None:
+    check_raw(asking, case, order, limit, moving=moving)
 
 
 @_quick
 @given(**BUCKETS)
 def test_bucketed_pages_are_what_python_computes(
-    asking, case, bucket, tz, names, fill, order, limit
+    asking, case, bucket, tz, names, fill, order, limit, moving
 ) -> None:
-    check_buckets(asking, case, bucket, tz, names, fill, order, limit)
+    check_buckets(asking, case, bucket, tz, names, fill, order, limit, moving)
 
 
 @pytest.mark.prove
 @_long
 @given(**RAW)
-def test_raw_pages_are_the_readings_in_order_at_length(asking, case, order, limit) -> None:
-    check_raw(asking, case, order, limit)
+def test_raw_pages_are_the_readings_in_order_at_length(asking, case, order, limit, moving) -> None:
+    check_raw(asking, case, order, limit, moving=moving)
 
 
 @pytest.mark.prove
 @_long
 @given(**BUCKETS)
 def test_bucketed_pages_are_what_python_computes_at_length(
-    asking, case, bucket, tz, names, fill, order, limit
+    asking, case, bucket, tz, names, fill, order, limit, moving
 ) -> None:
-    check_buckets(asking, case, bucket, tz, names, fill, order, limit)
+    check_buckets(asking, case, bucket, tz, names, fill, order, limit, moving)
 
 
 @_quick
