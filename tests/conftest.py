@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+# hooks: pytest finds them here
+from leaks import pytest_configure, pytest_runtest_makereport  # noqa: F401
 from paqett import migrate
 from paqett.settings import Settings
 from support import (

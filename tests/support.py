@@ -15,6 +15,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 
+import leaks
 from paqett import db
 from paqett.children import free_port
 from paqett.db import Connection
@@ -72,6 +73,7 @@ def own_cluster() -> Iterator[str]:
     finally:
         server.send_signal(2)
         server.wait(30)
+        leaks.check_files(folder)
         shutil.rmtree(folder)
 
 

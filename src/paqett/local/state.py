@@ -18,7 +18,6 @@ class State(msgspec.Struct):
     ops_url: str = ""
     mqtt_host: str = "127.0.0.1"
     mqtt_port: int = 0
-    platform_port: int = 0
     database_port: int = 0
     database_url: str = ""
     api_key: str = ""

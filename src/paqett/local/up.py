@@ -141,7 +141,6 @@ def _choose_ports(settings: Settings, current: State) -> None:
 
     last_api = urlsplit(current.api_url).port or 0
     current.mqtt_port = choose(current.mqtt_port, settings.broker.listen_port)
-    current.platform_port = choose(current.platform_port, settings.mqtt.port)
     current.api_url = f"http://127.0.0.1:{choose(last_api, settings.http.port)}"
     if not settings.database.url:
         current.database_port = choose(current.database_port, _DATABASE_PORT)
@@ -190,7 +189,6 @@ def _processes(
     api_port = str(urlsplit(current.api_url).port)
     shared = {
         "PAQETT_PAQETT__DATA_DIR": str(folder),
-        "PAQETT_MQTT__PORT": str(current.platform_port),
         "PAQETT_MQTT__PASSWORD": current.broker_password,
         # the worker too: the links in its mails lead to the API
         "PAQETT_HTTP__PORT": api_port,

@@ -34,6 +34,15 @@ _SCHEMA: _Document = {
     },
     "required": ["type", "title", "status", "code", "detail"],
 }
+# each event of a stream, since OpenAPI 3.1 has no word for the whole of it
+_EVENT: _Document = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["reading", "rejection", "status"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
 _WORDS = {
     401: "No credentials, or credentials that are not known.",
     403: "Known, but not allowed: a scope, the CSRF token or a recent proof is missing.",
@@ -103,6 +112,9 @@ def _complete_operation(operation: _Document, handler: HTTPRouteHandler) -> None
     responses = operation["responses"]
     responses.pop("400", None)  # Litestar's own, which is answered as 422
     responses.get("204", {}).pop("content", None)
+    for kind, content in responses.get("200", {}).get("content", {}).items():
+        if kind == "text/event-stream":
+            content["schema"] = _EVENT
     for media_type, schema in handler.opt.get("forms", {}).items():
         responses["200"]["content"][media_type] = {"schema": schema}
     for name, about in handler.opt.get("answer_headers", {}).items():
