@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from paqett import app, keys
 from paqett.db import Connection
+from paqett.readings import aggregate
 from paqett.web.server import create_app
 from support import Tenant, at, create, drop, in_database, make_tenant, with_url
 
@@ -43,6 +44,9 @@ VALUES = {
     "boolean": st.booleans(),
     "text": st.sampled_from(["auto", 'a "b", c', "line\nbreak", "ü"]),
 }
+
+
+VALUES_OF = {"t": float, "on": lambda n: n % 3 == 0, "mode": str}
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -227,7 +231,7 @@ def percentile(values: list[float], share: float) -> float:
     return low + (high - low) * (place - floor(place))
 
 
-def aggregate(readings: list[Reading], name: str) -> Any:
+def computed(readings: list[Reading], name: str) -> Any:
     """Of one series in one bucket, by time."""
     values = [r.value for r in readings]
     if name in ("count", "first", "last"):
@@ -235,11 +239,11 @@ def aggregate(readings: list[Reading], name: str) -> Any:
     if readings[0].kind == "text":
         return None
     plain = [float(value) for value in values]
-    computed: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "avg": sum(plain) / len(plain), "sum": sum(plain), "min": min(values), "max": max(values),
         "p50": percentile(plain, 0.5), "p95": percentile(plain, 0.95),
     }  # fmt: skip
-    return computed[name]
+    return figures[name]
 
 
 def expected_buckets(
@@ -249,7 +253,7 @@ def expected_buckets(
     for reading in within(asking, case):
         if reading.kind != "text" or set(names) & {"count", "first", "last"}:
             groups.setdefault((begin(reading.time, bucket, tz), reading.series), []).append(reading)
-    found = {key: {name: aggregate(rs, name) for name in names} for key, rs in groups.items()}
+    found = {key: {name: computed(rs, name) for name in names} for key, rs in groups.items()}
     if fill != "none" and found:
         start = begin(case["from"], bucket, tz)
         before: dict[Any, Any] = {}
@@ -408,6 +412,31 @@ def test_points_picks_a_bucket_of_which_there_are_no_more(asking, case, tz, poin
     assert longest or all(count <= points for count in per_series.values())
     again = asking.query(bucket=answer.headers["paqett-bucket"], limit=10_000, **members)
     assert again.json() == answer.json()
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("fill", ["none", "null", "previous"])
+def test_pages_that_end_early_for_their_many_readings_are_whole_together(
+    asking, monkeypatch, fill, order
+) -> None:
+    monkeypatch.setattr(aggregate, "_READINGS", 9)
+    place = PLACES[2]
+    readings = [
+        (place + timedelta(minutes=7 * n * n % 2000), n % 2, metric, VALUES_OF[metric](n))
+        for n in range(60)
+        for metric in KINDS
+    ]
+    case = {"readings": readings, "from": place, "to": place + timedelta(hours=30)}
+    for bucket, limit in (("10m", 50), ("1h", 1000), ("1d", 1000)):
+        check_buckets(
+            asking, case, bucket, "Europe/Berlin", ["count", "last"], fill, order, limit, False
+        )
+    members = {"from": text_of(place), "to": text_of(case["to"]), "bucket": "1h", "agg": "count"}
+    first = asking.query(limit=1000, fill=fill, order=order, **members).json()
+    assert first["next_cursor"] is not None
+    lines = asking.query("text/csv", fill=fill, order=order, **members).text.splitlines()
+    whole = asking.pages(1000, fill=fill, order=order, **members)
+    assert len(lines) == len(whole) + 1
 
 
 @pytest.mark.parametrize("bucket", [None, "10m"])
