@@ -34,6 +34,7 @@ from paqett import (
     oversight,
     passwords,
     sessions,
+    telemetry_commands,
     usage,
 )
 from paqett.broker import process as broker
@@ -109,6 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--ledger", default=None, help="file for every acknowledged reading")
     command.add_argument("--remove", action="store_true", help="remove the fleet and its accounts")
     _torture_flags(add("torture", _torture, "kill what runs here, count what was acknowledged"))
+    telemetry_commands.flags(
+        add("query", telemetry_commands.query, "show readings of an account, with its API key"),
+        add("export", telemetry_commands.export, "write a whole range of readings to a file"),
+    )
     _admin(commands.add_parser("admin", help="accounts, keys and plans"))
     _device(commands.add_parser("device", help="an account's devices"))
     return parser

@@ -168,6 +168,13 @@ class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interval_s: float
 
 
+class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[client]`"""
+
+    url: str
+    key: str
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set, one member for each section of `config/paqett.toml`."""
 
@@ -185,6 +192,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     worker: Worker
     grafana: Grafana
     agent: Agent
+    client: Client
 
     @property
     def data_dir(self) -> Path:
