@@ -448,3 +448,21 @@ def test_a_provider_that_answers_with_a_redirect_is_not_followed() -> None:
             server.shutdown()
             thread.join()
     assert asked == ["/token"]
+
+
+def test_no_spelling_of_an_address_gives_more_attempts(api) -> None:
+    """What the database takes for the same address counts as the same."""
+
+    async def work(client: httpx.AsyncClient) -> None:
+        await new_person(client, api.settings, "kim.filiz@example.org")
+        spellings = [
+            "kim.filiz@example.org", "KIM.FILIZ@EXAMPLE.ORG", "k\u0130m.filiz@example.org",
+            "kim.f\u0130l\u0130z@example.org", "\u212aim.filiz@example.org",
+        ]  # fmt: skip
+        right = [await Person(client, spelling).sign_in() for spelling in spellings]
+        assert {answer.status_code for answer in right} == {200}, "all of them are the account"
+        tries = [Person(client, spelling, "the wrong one") for spelling in spellings * 3]
+        answers = [(await wrong.sign_in()).status_code for wrong in tries]
+        assert answers == [401] * 10 + [429] * 5
+
+    api.run(work)
