@@ -93,4 +93,6 @@ def network_of(ip: str) -> str:
 
 
 def _hash(rule: Rule, key: str) -> bytes:
-    return hashlib.sha256(f"{rule.name}|{key.strip().casefold()}".encode()).digest()
+    # PostgreSQL's lower() makes i of the capital with a dot, Python an i and a dot above it
+    folded = key.strip().casefold().replace("i\u0307", "i")
+    return hashlib.sha256(f"{rule.name}|{folded}".encode()).digest()

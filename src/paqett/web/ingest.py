@@ -41,6 +41,7 @@ _STATUS = {
     "account_closing": 403,
 }
 _MOST_BYTES = 1_048_576
+_MOST_MEMBERS = 256  # of a gzip file
 _MOST_TOLD = 100  # refusals in an answer that stored nothing; they are all in /usage/rejections
 _SLOT_S = SLOT_US // 1_000_000
 # for the OpenAPI document, which the handler's types do not show
@@ -121,10 +122,15 @@ def _plain(body: bytes, encoding: str, most: int) -> bytes:
 def _inflated(body: bytes, most: int) -> bytes:
     """All members of a gzip file (RFC 1952 §2.2), `most` bytes at most.
 
-    What is not gzip comes back as it is: it is refused as no JSON, and recorded like the rest.
+    What is not gzip comes back as it is: it is refused as no JSON, and recorded like the rest. So
+    does one of too many members: each copies what is left, and tens of thousands of empty ones
+    would hold up everybody for seconds.
     """
-    plain, rest = b"", body
+    plain, rest, members = b"", body, 0
     while rest and len(plain) < most:
+        members += 1
+        if members > _MOST_MEMBERS:
+            return body
         inflating = zlib.decompressobj(wbits=31)
         try:
             plain += inflating.decompress(rest, most - len(plain))

@@ -38,7 +38,7 @@ _SCHEMA: _Document = {
 _EVENT: _Document = {
     "type": "object",
     "properties": {
-        "event": {"type": "string", "enum": ["reading", "rejection", "status"]},
+        "event": {"type": "string", "enum": ["reading", "rejection", "status", "end"]},
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
     "required": ["event", "data"],
