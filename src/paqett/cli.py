@@ -34,8 +34,9 @@ from paqett import (
     sessions,
     usage,
 )
+from paqett.billing import sync as billing
 from paqett.broker import process as broker
-from paqett.errors import ConfigurationError, Invalid, NotFound, PaqettError
+from paqett.errors import ConfigurationError, Conflict, Invalid, NotFound, PaqettError
 from paqett.ingest import process as ingest
 from paqett.local import agent, fleet, simulate, state, torture, up
 from paqett.plans import Plan, load_plans
@@ -365,7 +366,7 @@ async def _note_access(conn: db.Connection, arguments: argparse.Namespace) -> No
 async def _create_account(
     conn: db.Connection, settings: Settings, arguments: argparse.Namespace
 ) -> Any:
-    plan = _plan(settings, arguments.plan or settings.paqett.default_plan)
+    plan = _plan(settings, arguments.plan or settings.default_plan)
     if not re.fullmatch(accounts.EMAIL, arguments.email):
         raise Invalid(f"{arguments.email} is no e-mail address.")
     account = await accounts.create(conn, arguments.email, plan)
@@ -437,6 +438,12 @@ async def _create_key(conn: db.Connection, _: Settings, arguments: argparse.Name
 async def _set_plan(conn: db.Connection, settings: Settings, arguments: argparse.Namespace) -> Any:
     account = await accounts.find(conn, arguments.account)
     plan = _plan(settings, arguments.plan)
+    bought = await billing.known(conn, account.id)
+    if settings.stripe.secret_key and bought is not None and bought.granted is not None:
+        raise Conflict(
+            f"{account.email} pays for the plan {bought.granted}, and Stripe decides it: end the"
+            " subscription there first"
+        )
     due = await moves.set_plan(conn, account.id, plan, datetime.now(UTC))
     return {"account": account.id, "plan": plan.name, "tier_changes_at": due}
 

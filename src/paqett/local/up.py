@@ -228,7 +228,7 @@ async def _first_account(settings: Settings, current: State, owner_url: str) -> 
     """An account, a key and two devices, once; an upgrade of the state file keeps them."""
     if current.account_id:
         return
-    plan = load_plans(settings.plans_file)[settings.paqett.default_plan]
+    plan = load_plans(settings.plans_file)[settings.default_plan]
     conn = await db.connect(_with_url(settings, owner_url).database, "up")
     async with conn:
         account = await accounts.create(conn, "me@localhost", plan)

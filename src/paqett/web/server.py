@@ -27,6 +27,7 @@ from paqett.web import problems
 from paqett.web.account import AccountController, SessionController
 from paqett.web.api_keys import ApiKeyController
 from paqett.web.auth import CSRF_HEADER, DEVICE_SCHEME, SCHEME, SESSION_SCHEME, cookie_name
+from paqett.web.billing import BillingController, get_plan, stripe_webhook
 from paqett.web.devices import DeviceController
 from paqett.web.health import healthz, metrics, readyz
 from paqett.web.metrics import MetricController
@@ -104,6 +105,9 @@ def create_app(services: Services) -> Litestar:
             AccountController,
             SessionController,
             ApiKeyController,
+            BillingController,
+            get_plan,
+            stripe_webhook,
             healthz,
             readyz,
             metrics,

@@ -11,7 +11,6 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from paqett import db, devices
 from paqett.app import Services
 from paqett.errors import Invalid
-from paqett.plans import Plan
 from paqett.readings import read
 from paqett.readings.read import Latest, Rows, Span
 from paqett.web.auth import needs, needs_device_or, principal_of
@@ -103,12 +102,6 @@ class TelemetryController(Controller):
                 conn, principal.account, tag=tag, allowed=principal.device_ids
             )
             return LatestRows(await read.latest(conn, principal.account, chosen, services.clock()))
-
-    @get("/plan", **needs("account:read"))
-    async def plan(self, request: _Request) -> Plan:
-        """The account's plan and its limits; null is no limit."""
-        services: Services = request.app.state.services
-        return services.plans[principal_of(request).account.plan]
 
 
 def _aggregates(bucket: str | None, agg: str | None, order: str) -> list[str]:

@@ -24,15 +24,16 @@ class UsageController(Controller):
         self,
         request: Request[Any, Any, State],
         days: Annotated[int, QueryParameter(ge=0, le=400)] = 30,
+        months: Annotated[int, QueryParameter(ge=0, le=36)] = 12,
     ) -> Usage:
-        """Today against the plan, by device; and the `days` days before."""
+        """Today against the plan, by device; the `days` days before, `months` months with this."""
         services: Services = request.app.state.services
         principal = principal_of(request)
         account = principal.account
         devices = None if principal.device_ids is None else sorted(principal.device_ids)
         plan = services.plans[account.plan]
         async with db.transaction(services.pool) as conn:
-            return await usage.today(conn, account, plan, services.clock(), days, devices)
+            return await usage.today(conn, account, plan, services.clock(), days, devices, months)
 
     @get("/rejections", **needs("account:read"))
     async def rejections(
