@@ -227,7 +227,8 @@ class Stripe:
         except (self._sdk.APIConnectionError, self._sdk.RateLimitError):
             raise StripeUnavailable from None
         except self._sdk.StripeError as error:
-            if error.code == "resource_missing" and error.http_status in (400, 404):
+            about = getattr(error, "param", None)
+            if error.code == "resource_missing" and about in ("customer", "id"):
                 raise CustomerGoneError("the customer was deleted at Stripe") from None
             kind = type(error).__name__
             _logger.error("stripe refused", error=kind, code=error.code, status=error.http_status)
