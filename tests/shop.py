@@ -11,6 +11,7 @@ import psycopg
 from paqett import app, db, jobs
 from paqett.app import Services
 from paqett.billing import sync
+from paqett.local.fake_stripe import objects
 from paqett.local.fake_stripe.objects import Json
 from paqett.local.fake_stripe.server import Server
 from paqett.local.fake_stripe.webhooks import signed
@@ -122,6 +123,35 @@ class Shop:
         assert answer.status_code == 200, answer.text
         shown: dict[str, Any] = answer.json()
         return shown
+
+    def subscriber(self, name: str) -> tuple[int, str]:
+        """An account that has been at Checkout before: its number, and its customer's."""
+        customer = objects.customer({"email": f"{name}@example.org"}, self.fake.now())
+        self.fake.customers[customer["id"]] = customer
+        account = self.rows(
+            "INSERT INTO account (email, plan, tier, email_verified_at)"
+            " VALUES (%s, 'free', 'free', now()) RETURNING id", customer["email"],
+        )[0][0]  # fmt: skip
+        self.rows(
+            "INSERT INTO subscription (account_id, customer_key, customer_id, synced_at)"
+            " VALUES (%s, %s, %s, %s)", account, name, customer["id"], self.now(),
+        )  # fmt: skip
+        return account, customer["id"]
+
+    def subscribe(self, customer: str) -> str:
+        """The customer pays a Checkout; Stripe's subscription."""
+        (price,) = [p["id"] for p in self.fake.prices.values() if p["lookup_key"] == LOOKUP_KEY]
+        asked = {"customer": customer, "success_url": "http://test"}
+        session = objects.checkout(asked, self.server.url, self.fake.now())
+        self.fake.checkouts[session["id"]] = session
+        self.fake.orders[session["id"]] = {"price": price, "metadata": {}}
+        paid = self.fake.pay(session["id"])
+        assert paid is not None
+        return str(paid["id"])
+
+    def plan_of(self, account_id: int) -> str:
+        """The plan the account is on."""
+        return str(self.rows("SELECT plan FROM account WHERE id = %s", account_id)[0][0])
 
     def rows(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
         """Look into the database."""

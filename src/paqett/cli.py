@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     _json_flag(add("doctor", _doctor, "examine this deployment"))
     command = add("up", _up, "run everything on this machine")
     command.add_argument("--lan", action="store_true", help="let boards on the local network in")
+    command.add_argument("--demo", action="store_true", help="sell plans, by a fake Stripe")
     command.add_argument("--stop", action="store_true", help="stop what runs here")
     command = add("simulate", _simulate, "a fleet of devices over real MQTT")
     command.add_argument("--devices", type=int, default=50)
@@ -258,7 +259,7 @@ def _up(settings: Settings, arguments: argparse.Namespace) -> int:
         return 0
 
     async def run(settings: Settings, stop: asyncio.Event) -> None:
-        await up.run(settings, stop, lan=arguments.lan)
+        await up.run(settings, stop, lan=arguments.lan, demo=arguments.demo)
 
     asyncio.run(_until_signal(run, settings))
     return 0

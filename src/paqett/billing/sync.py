@@ -49,8 +49,11 @@ async def known(conn: Connection, account_id: int) -> Known | None:
 
 
 async def defer(conn: Connection, account_id: int) -> None:
-    """Write the job that syncs the account in the caller's transaction."""
-    await jobs.defer(conn, "sync_subscription", lock=f"billing {account_id}", account_id=account_id)
+    """Write the job that syncs the account in the caller's transaction.
+
+    Without a lock of the queue's: a job that waits for its next attempt would hold up younger ones.
+    """
+    await jobs.defer(conn, "sync_subscription", account_id=account_id)
 
 
 async def sync(

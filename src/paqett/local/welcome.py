@@ -18,13 +18,18 @@ Publish a reading of your own, with the spare device, and read it back:
   mosquitto_pub -h {host} -p {port} -q 1 -u {spare} -P {secret} \
 -t paqett/v1/{spare}/telemetry -m '{{"temperature": 21.5}}'
   curl -s -H "Authorization: Bearer {key}" "{api}/api/v1/devices/{spare}/latest"
-{lan}
+{lan}{demo}
 Ctrl-C stops everything; the data stays."""
+
+_DEMO = """
+Plans are sold by a fake Stripe: new accounts are on free, cards are 4242 4242 4242 4242, and
+{stripe} decides what goes wrong with webhooks. Mails are written to {mails}.
+"""
 
 _READ = """$(python3 -c "import json; print(json.load(open('{file}'))['{name}'])")"""
 
 
-def show(current: State, data_dir: Path, *, first: bool, lan: bool) -> None:
+def show(current: State, data_dir: Path, *, first: bool, lan: bool, demo: bool = False) -> None:
     """Print it. Secrets are shown at the first start alone; later lines read them from the file."""
     file = data_dir / "up.json"
     key, secret = current.api_key, current.spare_device_secret
@@ -43,6 +48,7 @@ def show(current: State, data_dir: Path, *, first: bool, lan: bool) -> None:
         device=current.device_id,
         spare=current.spare_device_id,
         lan=boards if lan else "",
+        demo=_DEMO.format(stripe=current.stripe_url, mails=data_dir / "mail") if demo else "",
     )
     print(text, flush=True)  # noqa: T201 - what the command is for
 

@@ -22,7 +22,7 @@ Reply = tuple[int, str, bytes, str | None]  # status, type, body, where to
 
 
 class Trouble(msgspec.Struct):
-    """What goes wrong with requests: each waits, or is answered 500 where `down`."""
+    """What goes wrong with requests: answers come late, or are 500 where `down`."""
 
     latency_s: float = 0.0
     down: bool = False
@@ -99,7 +99,6 @@ class Server:
         request.wfile.write(answer)
 
     def _ask(self, request: BaseHTTPRequestHandler, path: str, form: str) -> Reply:
-        time.sleep(self.trouble.latency_s)
         with self._lock:
             self.requests.append(f"{request.command} {path} {form}")
             if self.trouble.down:
@@ -109,6 +108,7 @@ class Server:
                 status, found = self._api.answer(request.command, path, form, headers)
             answer = json.dumps(found).encode()
             self._save()
+        time.sleep(self.trouble.latency_s)
         return status, "application/json", answer, None
 
     def _page(self, method: str, path: str, sent: dict[str, str]) -> Reply:
