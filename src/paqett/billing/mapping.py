@@ -66,7 +66,8 @@ def _judge(one: Subscription, sold: Mapping[str, str], now: datetime) -> Standin
     elif verdict == "has" and plan is None:
         verdict, wrong = "keep", f"subscription {one.id} is for a price of no plan"
     alerts = (wrong,) if wrong else ()
-    return Standing(verdict, plan, one.id, one.status, end, _ends_at(one, end), alerts)
+    ends_at = _ends_at(one, end) if verdict == "has" else None
+    return Standing(verdict, plan, one.id, one.status, end, ends_at, alerts)
 
 
 def verdict_of(one: Subscription, now: datetime) -> Verdict:
@@ -97,7 +98,7 @@ def period_end(one: Subscription) -> datetime | None:
 
 
 def _ends_at(one: Subscription, end: datetime | None) -> datetime | None:
-    if one.cancel_at is not None:
+    if one.cancel_at is not None and one.status != "canceled":
         return datetime.fromtimestamp(one.cancel_at, UTC)
     return end if one.cancel_at_period_end or one.status == "canceled" else None
 
