@@ -56,6 +56,9 @@ BEGIN
     EXECUTE format('GRANT SELECT, INSERT, DELETE ON usage_warning TO %I', worker);
 
     -- the doors: strangers' attempts
+    -- the doors: strangers' attempts, requests a minute, API usage
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON request_window, api_usage_day TO %I', api);
+    EXECUTE format('GRANT SELECT, DELETE ON request_window, api_usage_day TO %I', worker);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON throttle TO %I', api);
     EXECUTE format('GRANT SELECT, DELETE ON throttle TO %I', worker);
     -- notices are written by whoever notices something, mailed and forgotten by the worker
@@ -66,7 +69,25 @@ BEGIN
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON job_error TO %I', worker);
     EXECUTE format('GRANT SELECT, UPDATE ON operator_report TO %I', worker);
 
+    -- live streams: the API keeps them, whoever flushes looks whether anybody watches
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON stream TO %I', api);
+    EXECUTE format('GRANT SELECT ON stream, live_channel TO %s', everyone);
+    EXECUTE format('GRANT DELETE ON stream TO %I', worker);
+
     EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text) TO %I', worker);
+
+    -- our functions are for our roles; one that is closed to PUBLIC already is granted by name
+    FOR part IN
+        SELECT p.oid::regprocedure AS routine FROM pg_proc AS p
+        CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS acl
+        WHERE p.pronamespace = 'public'::regnamespace AND p.proowner = current_user::regrole
+          AND acl.grantee = 0
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON ROUTINE %s FROM PUBLIC', part.routine);
+        EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', part.routine, everyone);
+    END LOOP;
+    EXECUTE format('GRANT SELECT, DELETE ON sql_login TO %I, %I', api, worker);
+    EXECUTE format('GRANT SELECT ON sql_watch TO %I, %I', api, worker);
 
     -- jobs are written in the caller's transaction and worked by the worker
     IF to_regclass('procrastinate_jobs') IS NOT NULL THEN

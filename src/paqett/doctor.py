@@ -1,15 +1,18 @@
 """`paqett doctor`: what a deployment gets wrong, each finding with the way to mend it."""
 
 import shutil
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import msgspec
 
-from paqett import retention
+from paqett import grafana, jobs, mail_transport, retention
 from paqett.db import Connection
+from paqett.errors import ConfigurationError
 from paqett.settings import Settings
 from paqett.sqlfiles import query
+
+_WATCH_LATE = timedelta(minutes=1)
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -38,8 +41,8 @@ async def edition(conn: Connection) -> Edition:
 
 
 def examine_machine(settings: Settings) -> list[Finding]:
-    """What can be seen without the database: the spool, and what the broker may lose."""
-    return [_spool(settings), _exposure(settings)]
+    """What can be seen without the database: the spool, what the broker may lose, the mail."""
+    return [_spool(settings), _exposure(settings), _mail(settings)]
 
 
 def _spool(settings: Settings) -> Finding:
@@ -76,9 +79,25 @@ def _exposure(settings: Settings) -> Finding:
     )
 
 
+def _mail(settings: Settings) -> Finding:
+    mail = settings.mail
+    try:
+        mail_transport.check(mail)
+    except ConfigurationError as error:
+        return Finding("mail", "failed", str(error), "change the settings in [mail]")
+    if mail.smtp_host:
+        return Finding("mail", "ok", f"by {mail.smtp_host}:{mail.smtp_port}, {mail.smtp_tls}")
+    detail = f"written to {settings.data_dir / 'mail'}: nobody gets any"
+    if settings.behind_tls:
+        return Finding("mail", "warning", detail, "set mail.smtp_host")
+    return Finding("mail", "ok", detail)
+
+
 async def examine(conn: Connection, now: datetime) -> list[Finding]:
-    """Edition, REVOKEs, roles and the state of every tier's retention."""
-    found = [_edition_finding(await edition(conn)), await _revokes(conn)]
+    """Edition, REVOKEs, jobs, SQL logins and their watch, and the state of every retention."""
+    logins = await grafana.state(conn)
+    found = [_edition_finding(await edition(conn)), await _revokes(conn), await _jobs(conn)]
+    found += [_logins_finding(logins), _watch_finding(logins, now)]
     found += [_tier_finding(state, now) for state in await retention.states(conn)]
     return found
 
@@ -101,6 +120,46 @@ async def _revokes(conn: Connection) -> Finding:
             "run `paqett migrate` with a superuser's PAQETT_DATABASE__URL",
         )
     return Finding("revokes", "ok", "TimescaleDB's internal routines are closed to other logins")
+
+
+async def _jobs(conn: Connection) -> Finding:
+    counted = await jobs.counts(conn)
+    detail = f"{counted['todo']} to do, {counted['doing']} in hand, {counted['failed']} failed"
+    if counted["failed"]:
+        mend = "`paqett admin jobs` tells why, `paqett admin retry-job ID` tries one again"
+        return Finding("jobs", "warning", detail, mend)
+    return Finding("jobs", "ok", detail)
+
+
+def _logins_finding(found: grafana.State) -> Finding:
+    """Roles' attributes, and what PostgreSQL leaves open to any login."""
+    subject = "sql logins"
+    migrate = "run `paqett migrate` with a superuser's PAQETT_DATABASE__URL"
+    if not found.can_create and not found.logins:
+        return Finding(subject, "ok", "refused: this server's roles were not made by a superuser")
+    if not found.can_create or not found.closed:
+        detail = f"{found.open_routines} routines and {found.open_tables} tables are open to PUBLIC"
+        if found.open_temporary:
+            detail += ", and so are temporary tables"
+        return Finding(subject, "failed", detail, migrate)
+    if found.odd_logins or found.stray_roles:
+        detail = f"{found.odd_logins} are not as they were made, {found.stray_roles} are nobody's"
+        mend = "compare pg_roles with admin.sql_logins; drop what is not known"
+        return Finding(subject, "failed", detail, mend)
+    if found.logins and found.prepared_transactions:
+        detail = "max_prepared_transactions lets a login leave locks behind"
+        return Finding(subject, "warning", detail, "set max_prepared_transactions = 0")
+    return Finding(subject, "ok", f"{found.logins}, apart from one another")
+
+
+def _watch_finding(found: grafana.State, now: datetime) -> Finding:
+    if not found.logins:
+        return Finding("watch", "ok", "no SQL logins to watch")
+    seen = found.watched_at
+    detail = f"last looked {seen.isoformat() if seen else 'never'}"
+    if seen is None or now - seen > _WATCH_LATE:
+        return Finding("watch", "failed", detail, "start `paqett worker`")
+    return Finding("watch", "ok", detail)
 
 
 def _tier_finding(state: retention.TierState, now: datetime) -> Finding:

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -19,9 +20,10 @@ from paqett import accounts, db, devices, keys, migrate
 from paqett.children import LOOPBACK, free_port
 from paqett.errors import ConfigurationError
 from paqett.local import demo as fake
-from paqett.local import postgres, state, welcome
+from paqett.local import mail_watch, postgres, state, welcome
 from paqett.local.state import State
 from paqett.local.supervisor import Program, Supervisor, command
+from paqett.passwords import Hasher
 from paqett.plans import load_plans
 from paqett.principals import SCOPES
 from paqett.settings import Settings
@@ -76,8 +78,11 @@ async def run(
             _wait_answer(f"{current.api_url}/readyz", logs)
             state.save(folder, current)
             say(f"ready in {time.monotonic() - began:.1f} s")
-            welcome.show(current, settings.data_dir, first=first, lan=lan, demo=demo)
-            await supervisor.watch(stop)
+            mail = "" if settings.mail.smtp_host else str(settings.data_dir / "mail")
+            welcome.show(current, settings.data_dir, first=first, lan=lan, mail=mail, demo=demo)
+            await asyncio.gather(
+                supervisor.watch(stop), mail_watch.watch(folder / "mail", stop, say)
+            )
         finally:
             say("stopping")
             supervisor.stop(STOP_ORDER)
@@ -143,7 +148,6 @@ def _choose_ports(settings: Settings, current: State) -> None:
 
     last_api = urlsplit(current.api_url).port or 0
     current.mqtt_port = choose(current.mqtt_port, settings.broker.listen_port)
-    current.platform_port = choose(current.platform_port, settings.mqtt.port)
     current.api_url = f"http://127.0.0.1:{choose(last_api, settings.http.port)}"
     if not settings.database.url:
         current.database_port = choose(current.database_port, _DATABASE_PORT)
@@ -192,8 +196,9 @@ def _processes(
     api_port = str(urlsplit(current.api_url).port)
     shared = {
         "PAQETT_PAQETT__DATA_DIR": str(folder),
-        "PAQETT_MQTT__PORT": str(current.platform_port),
         "PAQETT_MQTT__PASSWORD": current.broker_password,
+        # the worker too: the links in its mails lead to the API
+        "PAQETT_HTTP__PORT": api_port,
     }
     own = {
         "broker": {
@@ -203,7 +208,6 @@ def _processes(
         },
         "api": {
             "PAQETT_DATABASE__URL": urls["api"],
-            "PAQETT_HTTP__PORT": api_port,
             **sells,
             # where the API listens on loopback alone, its metrics may stand beside it
             "PAQETT_OPS__OPEN_ON_API": str(loopback).lower(),
@@ -239,17 +243,33 @@ def _agent(current: State, logs: Path) -> Program:
 
 async def _first_account(settings: Settings, current: State, owner_url: str) -> None:
     """An account, a key and two devices, once; an upgrade of the state file keeps them."""
-    if current.account_id:
-        return
-    plan = load_plans(settings.plans_file)[settings.default_plan]
     conn = await db.connect(_with_url(settings, owner_url).database, "up")
     async with conn:
-        account = await accounts.create(conn, "me@localhost", plan)
-        key = await keys.create(conn, account.id, "made by paqett up", sorted(SCOPES), None, None)
-        mine = await devices.create(
-            conn, account, plan, thing_name=socket.gethostname()[:64] or "this-machine"
-        )
-        spare = await devices.create(conn, account, plan, thing_name="spare")
+        if not current.account_id:
+            await _make_account(conn, settings, current)
+        if not current.account_password:
+            password = secrets.token_urlsafe(12)
+            await accounts.set_password(conn, current.account_id, await _hashed(settings, password))
+            await accounts.set_operator(conn, current.account_id, operator=True)
+            current.account_password = password
+
+
+async def _hashed(settings: Settings, password: str) -> str:
+    hasher = Hasher(settings.auth)
+    try:
+        return await hasher.hash(password)
+    finally:
+        hasher.close()
+
+
+async def _make_account(conn: db.Connection, settings: Settings, current: State) -> None:
+    plan = load_plans(settings.plans_file)[settings.default_plan]
+    account = await accounts.create(conn, "me@localhost", plan)
+    key = await keys.create(conn, account.id, "made by paqett up", sorted(SCOPES), None, None)
+    mine = await devices.create(
+        conn, account, plan, thing_name=socket.gethostname()[:64] or "this-machine"
+    )
+    spare = await devices.create(conn, account, plan, thing_name="spare")
     current.account_id, current.api_key = account.id, key.key
     current.device_id, current.device_secret = mine.id, mine.secret
     current.spare_device_id, current.spare_device_secret = spare.id, spare.secret

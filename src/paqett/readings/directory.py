@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from paqett.db import Connection
 from paqett.plans import Plan
 from paqett.sqlfiles import query
@@ -62,11 +64,27 @@ class Entry:
         return 1 << 30 if most is None else most - len(self.series)
 
 
+class Watch(msgspec.Struct, frozen=True):
+    """Whose readings somebody is looking at just now: whole accounts, and single devices."""
+
+    accounts: frozenset[int]
+    devices: frozenset[str]
+
+    def sees(self, entry: Entry | None) -> bool:
+        """Whether the device's readings are to be told."""
+        return entry is not None and (
+            entry.account_id in self.accounts or entry.device_id in self.devices
+        )
+
+
+NOBODY = Watch(frozenset(), frozenset())
+
+
 class Directory:
     """Devices by id, for one connection: what a transaction has not committed is in it too.
 
     `writer` names it where flushes leave a mark. `doubt` counts the flushes that still expect
-    duplicates, after one had some.
+    duplicates, after one had some. `watch` is who looks on, as of the last `refresh`.
     """
 
     def __init__(self, plans: dict[str, Plan]) -> None:
@@ -76,6 +94,7 @@ class Directory:
         self._distrusted: dict[int, int] = {}
         self.writer = secrets.token_hex(8)
         self.doubt = 0
+        self.watch = NOBODY
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -100,9 +119,17 @@ class Directory:
 
     async def refresh(self, conn: Connection, device_ids: Iterable[str]) -> None:
         """Make the entries of `device_ids` true for the transaction `conn` is in."""
-        await conn.execute(query("lock_directory_shared"))
-        row = await (await conn.execute(query("unscoped_directory_version"))).fetchone()
+        async with (
+            conn.pipeline()
+        ):  # two statements, since the second must see what the first awaits
+            await conn.execute(query("lock_directory_shared"))
+            found = await conn.execute(query("unscoped_directory_version"))
+        row = await found.fetchone()
         version: int = row["version"] if row else 0
+        self.watch = NOBODY
+        if row and (row["accounts"] or row["devices"]):
+            devices = frozenset(row["devices"] or ()) - {None}
+            self.watch = Watch(frozenset(row["accounts"] or ()), devices)
         if version != self._version:
             await self._forget_changed(conn)
             self._version = version

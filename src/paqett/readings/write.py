@@ -6,6 +6,7 @@ rows go through a staging table and `INSERT … ON CONFLICT DO NOTHING`: the fir
 staged at once, until some of them had none.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -16,16 +17,19 @@ from paqett.db import Connection
 from paqett.readings import attributes, limits, rows
 from paqett.readings.batch import Batch, Where, slot_of
 from paqett.readings.decode import Rejection
-from paqett.readings.directory import Directory, Entry
+from paqett.readings.directory import NOBODY, Directory, Entry
 from paqett.readings.incoming import Incoming, Outcome
 from paqett.readings.ledger import Ledger
 from paqett.readings.limits import SLOT_US
+from paqett.readings.live import Feed
 from paqett.readings.plain import Columns
 from paqett.readings.rows import Numbers, TextRow
 from paqett.sqlfiles import query, tier_query
 
 _HOUR_US = 3_600_000_000
-_STREAMED_ROWS = 8192
+# So that the database begins early, and nobody else waits for long: what arrives meanwhile lies in
+# the broker.
+_STREAMED_ROWS = 2048
 _DOUBT = 20  # flushes staged without need cost less than one COPY that fails
 
 
@@ -69,33 +73,37 @@ def _moment(time_us: int) -> datetime:
 
 def _by_hour(messages: Sequence[Incoming]) -> Iterator[Sequence[Incoming]]:
     """Usage is counted by the hour of receipt, and a quota by its day."""
-    hours = {message.received_us // _HOUR_US for message in messages}
-    for hour in sorted(hours):
-        if len(hours) == 1:
-            yield messages
-        else:
-            yield [message for message in messages if message.received_us // _HOUR_US == hour]
+    times_us = [message.received_us for message in messages]
+    if not times_us:
+        return
+    if min(times_us) // _HOUR_US == max(times_us) // _HOUR_US:
+        yield messages
+        return
+    for hour in sorted({time_us // _HOUR_US for time_us in times_us}):
+        yield [message for message in messages if message.received_us // _HOUR_US == hour]
 
 
 async def _write_hour(
     conn: Connection, directory: Directory, messages: Sequence[Incoming], outcome: Outcome
 ) -> None:
-    batch = Batch(messages, [directory.get(message.device_id) for message in messages])
+    entries = [directory.get(message.device_id) for message in messages]
+    batch = Batch(messages, entries)
+    feed = None if directory.watch is NOBODY else Feed(directory.watch, entries)
     outcome.unknown += batch.unknown
     # the earliest, since the times of a device that sends much are pushed ahead
-    received_us = min(message.received_us for message in messages)
-    moving = {entry.account_id for entry in batch.known() if entry.moving_from is not None}
+    received_us = min([message.received_us for message in messages])
+    moving = {entry.account_id for entry in batch.known if entry.moving_from is not None}
     if moving:
         await conn.execute(query("lock_move_shared"), {"accounts": sorted(moving)})
-    gates = await limits.open_gates(conn, directory, batch.known(), received_us)
-    await _stream(conn, directory, batch, outcome)
+    gates = await limits.open_gates(conn, directory, batch.known, received_us)
+    await _stream(conn, directory, batch, outcome, feed)
     unseen = batch.unseen()
     if unseen:
         await _create_series(conn, directory, unseen)
     batch.place()
-    await _store(conn, directory, batch, outcome)
+    await _store(conn, directory, batch, outcome, feed)
     if batch.over:
-        await _store_what_was_over(conn, directory, batch, outcome)
+        await _store_what_was_over(conn, directory, batch, outcome, feed)
     for entry, message in sorted(batch.attributes, key=lambda pair: pair[0].device_id):
         refused = await attributes.merge_attributes(
             conn, entry.account_id, entry.device_id, message.payload
@@ -103,10 +111,13 @@ async def _write_hour(
         if refused is not None:
             batch.refuse(entry, message, refused)
     hour = _hour(received_us)
-    if batch.used:
-        await conn.execute(query("count_usage"), {"hour": hour, **batch.usage_columns()})
-    await batch.ledger.save(conn, hour, outcome)
-    await limits.save_gates(conn, directory, gates)
+    async with conn.pipeline():  # nothing of these is waited for one by one
+        if batch.used:
+            await conn.execute(query("count_usage"), {"hour": hour, **batch.usage_columns()})
+        await batch.ledger.save(conn, hour, outcome)
+        await limits.save_gates(conn, directory, gates)
+    if feed is not None:
+        await feed.publish(conn, batch.ledger.refused)
 
 
 async def _create_series(
@@ -137,15 +148,17 @@ async def _create_series(
     await directory.load_series(conn, device_ids)
 
 
-async def _store(conn: Connection, directory: Directory, batch: Batch, outcome: Outcome) -> None:
+async def _store(
+    conn: Connection, directory: Directory, batch: Batch, outcome: Outcome, feed: Feed | None
+) -> None:
     for where in sorted(batch.columns, key=str):
-        await _store_numbers(conn, directory, where, batch, outcome)
+        await _store_numbers(conn, directory, where, batch, outcome, feed)
     for where in sorted(batch.texts, key=str):
-        await _store_texts(conn, directory, where, batch, outcome)
+        await _store_texts(conn, directory, where, batch, outcome, feed)
 
 
 async def _store_what_was_over(
-    conn: Connection, directory: Directory, batch: Batch, outcome: Outcome
+    conn: Connection, directory: Directory, batch: Batch, outcome: Outcome, feed: Feed | None
 ) -> None:
     """Points there was no room for: duplicates are free, and those stored have made room."""
     for where, points in list(batch.over.items()):
@@ -170,10 +183,12 @@ async def _store_what_was_over(
         found = await conn.execute(tier_query("filled_slots", *where), {**looked, **bounds})
         filled = {(row["series_id"], row["slot_us"]) for row in await found.fetchall()}
         outcome.duplicates += batch.settle(where, present, filled)
-    await _store(conn, directory, batch, outcome)
+    await _store(conn, directory, batch, outcome, feed)
 
 
-async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome: Outcome) -> None:
+async def _stream(
+    conn: Connection, directory: Directory, batch: Batch, outcome: Outcome, feed: Feed | None
+) -> None:
     """Read the batch; what is plain and of its main tier is copied while the rest is being read.
 
     So the database works on rows while the next ones are decoded. What cannot be stored this way
@@ -188,6 +203,7 @@ async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome:
     if not more:
         return
     parts: list[Columns] = []
+    copied: list[Numbers] = []
     again: list[tuple[int, int]] = []
     try:
         async with (
@@ -200,9 +216,12 @@ async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome:
                 parts.append(batch.take(where))
                 found = rows.sort_numbers(parts[-1])
                 again += found.again
+                if feed is not None:
+                    copied.append(found)
                 await target.write(_packed(found, batch))
                 if not more:
                     break
+                await asyncio.sleep(0)
                 more = batch.read(where, _STREAMED_ROWS)
             await target.write(rows.TRAILER)
     except errors.UniqueViolation:
@@ -210,6 +229,9 @@ async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome:
         batch.read()
         batch.put_back(where, parts)
         return
+    if feed is not None:
+        for found in copied:
+            feed.numbers(found)
     batch.note_duplicates(again)
     stored = sum(len(part.series) for part in parts)
     outcome.stored += stored - len(again)
@@ -223,13 +245,16 @@ def _packed(found: Numbers, batch: Batch) -> bytes:
 
 
 async def _store_numbers(
-    conn: Connection, directory: Directory, where: Where, batch: Batch, outcome: Outcome
-) -> None:
+    conn: Connection, directory: Directory, where: Where, batch: Batch, outcome: Outcome,
+    feed: Feed | None,
+) -> None:  # fmt: skip
     columns = batch.take(where)
     if not columns.series:
         return
     found = rows.sort_numbers(columns)
     stored = await _copy(conn, directory, where, "numbers", _packed(found, batch))
+    if feed is not None:
+        feed.numbers(found, stored)
     again = found.again if stored is None else [*found.again, *_not_in(stored, found)]
     batch.note_duplicates(again)
     outcome.stored += len(columns.series) - len(again)
@@ -247,12 +272,15 @@ def _not_in(stored: set[tuple[int, int]], found: Numbers) -> list[tuple[int, int
 
 
 async def _store_texts(
-    conn: Connection, directory: Directory, where: Where, batch: Batch, outcome: Outcome
-) -> None:
+    conn: Connection, directory: Directory, where: Where, batch: Batch, outcome: Outcome,
+    feed: Feed | None,
+) -> None:  # fmt: skip
     came: list[TextRow] = batch.texts.pop(where)
     kept, again = rows.sort_texts(came)
     data = rows.pack_texts(kept, batch.accounts.tolist())
     stored = await _copy(conn, directory, where, "texts", data)
+    if feed is not None:
+        feed.texts(kept, stored)
     if stored is not None:
         again += [(row[2], row[1]) for row in kept if row[:2] not in stored]
     batch.note_duplicates(again)

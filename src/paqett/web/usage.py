@@ -26,14 +26,17 @@ class UsageController(Controller):
         days: Annotated[int, QueryParameter(ge=0, le=400)] = 30,
         months: Annotated[int, QueryParameter(ge=0, le=36)] = 12,
     ) -> Usage:
-        """Today against the plan, by device; the `days` days before, `months` months with this."""
+        """Today against the plan, by device; days before, months with this. API requests by key."""
         services: Services = request.app.state.services
         principal = principal_of(request)
         account = principal.account
         devices = None if principal.device_ids is None else sorted(principal.device_ids)
+        key = None if devices is None else principal.key_id
         plan = services.plans[account.plan]
         async with db.transaction(services.pool) as conn:
-            return await usage.today(conn, account, plan, services.clock(), days, devices, months)
+            return await usage.today(
+                conn, account, plan, services.clock(), days, devices, key, months
+            )
 
     @get("/rejections", **needs("account:read"))
     async def rejections(
