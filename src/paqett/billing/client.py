@@ -5,6 +5,7 @@ and nothing else.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
@@ -110,6 +111,7 @@ class Stripe:
         check(own)
         import stripe  # noqa: PLC0415 - 0.2 s and 3 MB for those alone who sell plans
 
+        logging.getLogger("stripe").setLevel(logging.WARNING)  # below that it logs what it sends
         stripe.enable_telemetry = False  # this machine's name and figures are nobody's business
         self._sdk = stripe
         self._own = own

@@ -42,7 +42,7 @@ def read(body: bytes) -> Event:
     """A body whose signature is good. Raises `Invalid` for one that is no event."""
     try:
         event = msgspec.json.decode(body, type=Event)
-    except msgspec.MsgspecError:
+    except (msgspec.DecodeError, RecursionError):
         raise Invalid("This is no event of Stripe's API v1.") from None
     if not 0 < len(event.id) < 256 or "\0" in event.id + event.type:
         raise Invalid("This is no event of Stripe's API v1.")

@@ -19,6 +19,11 @@ from paqett.errors import Invalid
 from paqett.web import auth
 
 _Request = Request[Any, Any, State]
+_EVENT: dict[str, Any] = {
+    "required": True,
+    "description": "An event of Stripe's API v1, signed by the header `Stripe-Signature`.",
+    "content": {"application/json": {"schema": {"type": "object"}}},
+}
 
 
 class Wanted(msgspec.Struct, forbid_unknown_fields=True):
@@ -70,7 +75,7 @@ class BillingController(Controller):
     path = "/api/v1/billing"
     tags = ["plans"]  # noqa: RUF012 - litestar reads it as a class attribute
 
-    @post("/checkout", status_code=200, **auth.needs_session())
+    @post("/checkout", status_code=200, problems=(404, 409), **auth.needs_session())
     async def begin_checkout(self, request: _Request, data: JSONBody[Wanted]) -> Elsewhere:
         """Buy a plan: where to pay. 409 while a Checkout is open or a subscription lives."""
         stripe = _stripe(request)
@@ -86,7 +91,9 @@ class BillingController(Controller):
         )
         return Elsewhere(url)
 
-    @post("/portal", status_code=200, **auth.needs_session(while_disabled=True))
+    @post(
+        "/portal", status_code=200, problems=(404, 409), **auth.needs_session(while_disabled=True)
+    )
     async def open_portal(self, request: _Request) -> Elsewhere:
         """Change, pay or cancel what was bought: where to."""
         stripe = _stripe(request)
@@ -103,7 +110,11 @@ async def _hit(services: Services, account_id: int) -> None:
         await throttle.hit(conn, throttle.BILLING_ACCOUNT, str(account_id), services.clock())
 
 
-@post("/hooks/stripe", status_code=200, tags=["plans"], **auth.public())
+# no guard: the signature is Stripe's proof, and a browser has none to send
+@post(
+    "/hooks/stripe", status_code=200, tags=["plans"], security=[{}], problems=(400, 404),
+    request_body=_EVENT,
+)  # fmt: skip
 async def stripe_webhook(request: _Request) -> Received:
     """Stripe's events, signed: noted once, answered at once, and worked by a job."""
     stripe = _stripe(request)
