@@ -94,6 +94,16 @@ class Github(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_url: str
 
 
+class Stripe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[stripe]`"""
+
+    secret_key: str
+    webhook_secret: str
+    webhook_tolerance_s: int
+    api_base: str
+    timeout_s: float
+
+
 class Ops(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[ops]`"""
 
@@ -185,6 +195,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     auth: Auth
     mail: Mail
     github: Github
+    stripe: Stripe
     ops: Ops
     mqtt: Mqtt
     broker: Broker
@@ -198,6 +209,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def data_dir(self) -> Path:
         """The folder that holds what a process keeps on disk."""
         return Path(self.paqett.data_dir)
+
+    @property
+    def default_plan(self) -> str:
+        """The plan of an account made without naming one."""
+        return self.paqett.default_plan or ("free" if self.stripe.secret_key else "own")
 
     @property
     def public_url(self) -> str:

@@ -42,6 +42,7 @@ TOKEN_ADDRESS = Rule("token_address", 30, _HOUR)
 KEY_FAILURES_ADDRESS = Rule("key_failures_address", 60, _MINUTE)
 REAUTHENTICATE_ACCOUNT = Rule("reauthenticate_account", 10, _QUARTER)
 CODE_ACCOUNT = Rule("code_account", 5, _HOUR)
+BILLING_ACCOUNT = Rule("billing_account", 30, _QUARTER)
 
 
 async def hit(conn: Connection, rule: Rule, key: str, now: datetime) -> None:

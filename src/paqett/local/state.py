@@ -30,6 +30,9 @@ class State(msgspec.Struct):
     spare_device_secret: str = ""
     role_passwords: dict[str, str] = msgspec.field(default_factory=dict)
     broker_password: str = ""
+    stripe_url: str = ""
+    stripe_secret_key: str = ""
+    stripe_webhook_secret: str = ""
     pids: dict[str, int] = msgspec.field(default_factory=dict)
 
 
@@ -74,6 +77,9 @@ def load(folder: Path) -> State:
     for role in ("owner", "api", "ingest", "worker"):
         state.role_passwords.setdefault(role, secrets.token_urlsafe(24))
     state.broker_password = state.broker_password or secrets.token_urlsafe(24)
+    if not state.stripe_secret_key:
+        state.stripe_secret_key = f"sk_test_{secrets.token_hex(24)}"
+        state.stripe_webhook_secret = f"whsec_{secrets.token_hex(24)}"
     return state
 
 

@@ -85,6 +85,17 @@ class DeviceDisabled(AccountDisabled):
     code = "device_disabled"
 
 
+class DevicePaused(DeviceDisabled):
+    """The account's plan has room for its older devices only."""
+
+    def __init__(self) -> None:
+        Problem.__init__(
+            self,
+            "The device is paused: the account's plan has room for its older devices only."
+            " A larger plan, or deleting another device, makes room for it.",
+        )
+
+
 def needs(*scopes: str) -> dict[str, Any]:
     """Arguments of a handler for keys with all `scopes`, and for sessions: guard and OpenAPI."""
     return {

@@ -17,7 +17,7 @@ from paqett.readings.decode import Rejection
 from paqett.readings.incoming import Report
 from paqett.readings.ledger import LATE_BUCKET_EMPTY
 from paqett.readings.limits import SLOT_US
-from paqett.web.auth import principal_of
+from paqett.web.auth import DevicePaused, principal_of
 from paqett.web.devices import allowed
 
 _FORMS = {
@@ -91,7 +91,9 @@ async def receive(request: Request[Any, Any, State], device_id: str) -> Stored:
     most = plan.message_bytes if plan is not None else _MOST_BYTES
     body = _plain(await request.body(), request.headers.get("content-encoding", ""), most)
     async with db.transaction(services.pool) as conn:
-        await devices.get(conn, principal.account, device_id)
+        device = await devices.get(conn, principal.account, device_id)
+    if device.paused_at is not None:
+        raise DevicePaused
     report = await request.app.state.door.store(device_id, body, form)
     if report.unknown:
         raise NotFound(f"There is no device {device_id[:16]}.")

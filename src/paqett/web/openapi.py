@@ -44,6 +44,7 @@ _EVENT: _Document = {
     "required": ["event", "data"],
 }
 _WORDS = {
+    400: "The signature is missing, wrong or too old.",
     401: "No credentials, or credentials that are not known.",
     403: "Known, but not allowed: a scope, the CSRF token or a recent proof is missing.",
     404: "There is no such thing, or it is somebody else's.",

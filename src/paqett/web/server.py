@@ -15,6 +15,7 @@ from paqett.readings.directory import Directory
 from paqett.web import edge, openapi, problems
 from paqett.web.account import AccountController, SessionController
 from paqett.web.api_keys import ApiKeyController
+from paqett.web.billing import BillingController, get_plan, stripe_webhook
 from paqett.web.devices import DeviceController
 from paqett.web.grafana import GrafanaController
 from paqett.web.health import healthz, metrics, readyz
@@ -56,6 +57,9 @@ def create_app(services: Services) -> Litestar:
             AccountController,
             SessionController,
             ApiKeyController,
+            BillingController,
+            get_plan,
+            stripe_webhook,
             NoticeController,
             PreferenceController,
             ask_unsubscribe,
