@@ -18,8 +18,10 @@ from paqett.readings.batch import Batch, Where, slot_of
 from paqett.readings.decode import Rejection
 from paqett.readings.directory import Directory, Entry
 from paqett.readings.incoming import Incoming, Outcome
+from paqett.readings.judge import judge
 from paqett.readings.ledger import Ledger
 from paqett.readings.limits import SLOT_US
+from paqett.readings.seen import Seen
 from paqett.readings.plain import Columns
 from paqett.readings.rows import Numbers, TextRow
 from paqett.sqlfiles import query, tier_query
@@ -38,9 +40,11 @@ async def write_batch(
     `directory.forget` its devices.
     """
     await directory.refresh(conn, {message.device_id for message in messages})
-    outcome = Outcome()
+    outcome, seen = Outcome(), Seen()
     for part in _by_hour(messages):
-        await _write_hour(conn, directory, part, outcome)
+        await _write_hour(conn, directory, part, outcome, seen)
+    if seen.accounts:
+        await judge(conn, directory, seen)
     return outcome
 
 
@@ -78,16 +82,19 @@ def _by_hour(messages: Sequence[Incoming]) -> Iterator[Sequence[Incoming]]:
 
 
 async def _write_hour(
-    conn: Connection, directory: Directory, messages: Sequence[Incoming], outcome: Outcome
-) -> None:
+    conn: Connection, directory: Directory, messages: Sequence[Incoming], outcome: Outcome,
+    seen: Seen,
+) -> None:  # fmt: skip
     batch = Batch(messages, [directory.get(message.device_id) for message in messages])
+    if directory.watch:
+        batch.watched = any(entry.watched for entry in batch.known)
     outcome.unknown += batch.unknown
     # the earliest, since the times of a device that sends much are pushed ahead
     received_us = min(message.received_us for message in messages)
-    moving = {entry.account_id for entry in batch.known() if entry.moving_from is not None}
+    moving = {entry.account_id for entry in batch.known if entry.moving_from is not None}
     if moving:
         await conn.execute(query("lock_move_shared"), {"accounts": sorted(moving)})
-    gates = await limits.open_gates(conn, directory, batch.known(), received_us)
+    gates = await limits.open_gates(conn, directory, batch.known, received_us)
     await _stream(conn, directory, batch, outcome)
     unseen = batch.unseen()
     if unseen:
@@ -107,6 +114,8 @@ async def _write_hour(
         await conn.execute(query("count_usage"), {"hour": hour, **batch.usage_columns()})
     await batch.ledger.save(conn, hour, outcome)
     await limits.save_gates(conn, directory, gates)
+    if batch.watched:
+        seen.add(batch)
 
 
 async def _create_series(
@@ -169,6 +178,8 @@ async def _store_what_was_over(
         }
         found = await conn.execute(tier_query("filled_slots", *where), {**looked, **bounds})
         filled = {(row["series_id"], row["slot_us"]) for row in await found.fetchall()}
+        if batch.watched:
+            batch.seen_over += points
         outcome.duplicates += batch.settle(where, present, filled)
     await _store(conn, directory, batch, outcome)
 
@@ -188,7 +199,7 @@ async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome:
     if not more:
         return
     parts: list[Columns] = []
-    again: list[tuple[int, int]] = []
+    ordered: list[Numbers] = []
     try:
         async with (
             conn.transaction(),
@@ -198,9 +209,8 @@ async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome:
             await target.write(rows.HEADER)
             while True:
                 parts.append(batch.take(where))
-                found = rows.sort_numbers(parts[-1])
-                again += found.again
-                await target.write(_packed(found, batch))
+                ordered.append(rows.sort_numbers(parts[-1]))
+                await target.write(_packed(ordered[-1], batch))
                 if not more:
                     break
                 more = batch.read(where, _STREAMED_ROWS)
@@ -210,7 +220,10 @@ async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome:
         batch.read()
         batch.put_back(where, parts)
         return
+    again = [pair for found in ordered for pair in found.again]
     batch.note_duplicates(again)
+    if batch.watched:
+        batch.seen_numbers += ordered
     stored = sum(len(part.series) for part in parts)
     outcome.stored += stored - len(again)
     outcome.duplicates += len(again)
@@ -235,6 +248,8 @@ async def _store_numbers(
     outcome.stored += len(columns.series) - len(again)
     outcome.duplicates += len(again)
     outcome.measured_us.append(found.times)
+    if batch.watched:
+        batch.seen_numbers.append(found)
 
 
 def _not_in(stored: set[tuple[int, int]], found: Numbers) -> list[tuple[int, int]]:
@@ -258,6 +273,8 @@ async def _store_texts(
     batch.note_duplicates(again)
     outcome.stored += len(came) - len(again)
     outcome.duplicates += len(again)
+    if batch.watched:
+        batch.seen_texts += kept
 
 
 async def _copy(
