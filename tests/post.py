@@ -1,6 +1,7 @@
 """A real SMTP server on loopback, a worker that works what is there, and people to write to."""
 
 import asyncio
+import ipaddress
 import ssl
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,9 @@ import psycopg
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP as Server  # noqa: N811 - the policy above has the name
 from aiosmtpd.smtp import AuthResult
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from paqett import app, db, jobs
 from paqett.app import Services
@@ -33,13 +37,13 @@ class Post:
         self.recipients: list[list[str]] = []
         self.refuse_recipient: str | None = None
         self.refuse_data: str | None = None
-        self.signed_in: list[tuple[bytes, bytes]] = []
-        self.tls: list[bool] = []
+        self.signed_in: list[bytes] = []
+        self.over_tls: list[bool] = []
         self.on_data: Callable[[], None] = lambda: None
 
     @property
     def mails(self) -> list[EmailMessage]:
-        return [message_from_bytes(raw, policy=SMTP) for raw in self.raw]  # type: ignore[misc]
+        return [read(raw) for raw in self.raw]
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd calls it so
         self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
@@ -53,39 +57,78 @@ class Post:
         self.on_data()
         if self.refuse_data:
             return self.refuse_data
-        self.tls.append(session.ssl is not None)
+        self.over_tls.append(session.ssl is not None)
         self.raw.append(envelope.content)
         self.recipients.append(envelope.rcpt_tos)
         return "250 taken"
 
     def authenticate(self, *words: Any) -> AuthResult:
-        login = words[4]
-        self.signed_in.append((login.login, login.password))
-        return AuthResult(success=login.password == b"right")
+        self.signed_in.append(words[4].login)
+        return AuthResult(success=words[4].password == b"right")
 
 
 class Office(Controller):
-    """aiosmtpd, with STARTTLS where a context is given."""
+    """aiosmtpd, with STARTTLS where a context is given, or TLS from the first byte."""
 
-    def __init__(self, post: Post, starttls: ssl.SSLContext | None, **more: Any) -> None:
+    def __init__(
+        self, post: Post, starttls: ssl.SSLContext | None, tls: ssl.SSLContext | None
+    ) -> None:
         self.starttls = starttls
         self.post = post
-        super().__init__(post, hostname="127.0.0.1", port=free_port(18700), **more)
+        super().__init__(post, hostname="127.0.0.1", port=free_port(18700), ssl_context=tls)
 
     def factory(self) -> Server:
         return Server(
             self.handler, enable_SMTPUTF8=True, tls_context=self.starttls,
             require_starttls=self.starttls is not None, authenticator=self.post.authenticate,
-            auth_require_tls=True,
+            auth_require_tls=self.ssl_context is None,
         )  # fmt: skip
+
+
+def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, Path]:
+    """A server's context for `name` (a host or an address), and the file that makes it trusted."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    other: x509.GeneralName = x509.DNSName(name)
+    if name[0].isdigit():
+        other = x509.IPAddress(ipaddress.ip_address(name))
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([other]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    chain, secret = folder / f"{name}.crt", folder / f"{name}.key"
+    chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    secret.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(chain, secret)
+    return context, chain
 
 
 class Postman:
     """A worker that works every job there is, with a clock of the test's."""
 
     def __init__(self, url: str, folder: Path) -> None:
-        self.environ = {"PAQETT_PAQETT__DATA_DIR": str(folder)}
+        self.environ = {
+            "PAQETT_PAQETT__DATA_DIR": str(folder / "data"),
+            "PAQETT_PAQETT__PUBLIC_URL": "https://telemetry.example.org/",
+        }
         self.url = url
+        self.folder = folder / "data" / "mail"
         self.now = datetime.now(UTC)
 
     def through(self, office: Office, tls: str = "none", **more: str) -> None:
@@ -111,16 +154,21 @@ class Postman:
 
         return asyncio.run(run())
 
-    def work(self) -> None:
-        """Work until no job is due."""
+    def with_queue(self, task: Callable[[Any, Services], Coroutine[Any, Any, Any]]) -> Any:
+        """Something with procrastinate's application, our tasks in it."""
 
-        async def run(services: Services) -> None:
+        async def run(services: Services) -> Any:
             queue = jobs.app(self.settings.database)
             async with queue.open_async():
                 process.register(queue, services)
-                await process.work(queue, services, wait=False)
+                return await task(queue, services)
 
-        self.do(run)
+        return self.do(run)
+
+    def work(self) -> None:
+        """Work until no job is due."""
+        self.later(milliseconds=1)  # so that the names of written mails are in order
+        self.with_queue(lambda queue, services: process.work(queue, services, wait=False))
 
     def write(self, work: Callable[[Connection], Coroutine[Any, Any, Any]]) -> Any:
         """Something in a transaction of the API's."""
@@ -136,10 +184,38 @@ class Postman:
         self.now += timedelta(**time)
 
     def rows(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Look into the database."""
+        """Look into the database, or change it."""
         with psycopg.connect(self.url) as conn:
             found = conn.execute(text, values)
-            return found.fetchall() if found.description else []
+            return found.fetchall() if found.description is not None else []
+
+    def due(self) -> None:
+        """Let jobs that wait for another try be due."""
+        self.rows("UPDATE procrastinate_jobs SET scheduled_at = NULL WHERE status = 'todo'")
+
+    def written(self) -> list[EmailMessage]:
+        """The mails in the folder, oldest first."""
+        return [read(path.read_bytes()) for path in sorted(self.folder.glob("*.eml"))]
+
+
+def read(raw: bytes) -> EmailMessage:
+    message = message_from_bytes(raw, _class=EmailMessage, policy=SMTP)
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+def plain(mail: EmailMessage) -> str:
+    """The words of a mail's plain form."""
+    body = mail.get_body(("plain",))
+    assert body is not None
+    return str(body.get_content()).replace("\r\n", "\n")
+
+
+def html(mail: EmailMessage) -> str:
+    """The HTML form."""
+    body = mail.get_body(("html",))
+    assert body is not None
+    return str(body.get_content())
 
 
 class Person(msgspec.Struct):

@@ -49,7 +49,9 @@ BEGIN
     EXECUTE format('GRANT DELETE ON account TO %I', worker);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON session, account_token, identity, sign_in_attempt TO %I, %I', api, worker);
 
-    -- the doors: strangers' attempts
+    -- the doors: strangers' attempts, requests a minute, API usage
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON request_window, api_usage_day TO %I', api);
+    EXECUTE format('GRANT SELECT, DELETE ON request_window, api_usage_day TO %I', worker);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON throttle TO %I', api);
     EXECUTE format('GRANT SELECT, DELETE ON throttle TO %I', worker);
     -- notices are written by whoever notices something, mailed and forgotten by the worker
@@ -76,6 +78,10 @@ BEGIN
     EXECUTE format('GRANT SELECT, INSERT ON delivery TO %I, %I', api, worker);
     EXECUTE format('GRANT UPDATE, DELETE ON delivery TO %I', worker);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON mail_day TO %I', worker);
+    -- live streams: the API keeps them, whoever flushes looks whether anybody watches
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON stream TO %I', api);
+    EXECUTE format('GRANT SELECT ON stream, live_channel TO %s', everyone);
+    EXECUTE format('GRANT DELETE ON stream TO %I', worker);
 
     EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text) TO %I', worker);
 

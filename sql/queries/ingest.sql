@@ -3,8 +3,12 @@
 SELECT pg_advisory_xact_lock_shared(7061, 1);
 
 -- name: unscoped_directory_version
--- One number tells whether the directory in memory is still true, for every account at once.
-SELECT coalesce(max(version), 0) AS version FROM directory_change;
+-- One number tells whether the directory in memory is still true, for every account at once; and
+-- who is watching: accounts with a stream of everything, and single devices.
+SELECT coalesce(max(version), 0) AS version,
+       (SELECT array_agg(account_id) FROM stream WHERE device_id IS NULL AND until > now()) AS accounts,
+       (SELECT array_agg(device_id) FROM stream WHERE until > now()) AS devices
+FROM directory_change;
 
 -- name: unscoped_directory_changes
 -- What to forget since a version: a flush carries readings of many accounts.

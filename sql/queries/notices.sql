@@ -5,9 +5,10 @@ VALUES (%(account)s, %(kind)s, %(event)s, %(data)s, %(mail_to)s)
 RETURNING id;
 
 -- name: list_notices
--- The account's notices, newest first, of one kind or of all.
+-- The account's notices, newest first, of one kind or of all, about some devices or anything.
 SELECT id, kind, event, data, created_at, read_at FROM notice
 WHERE account_id = %(account)s AND (%(kind)s::text IS NULL OR kind = %(kind)s)
+  AND (%(devices)s::text[] IS NULL OR data ->> 'device' = ANY (%(devices)s))
   AND (%(before)s::bigint IS NULL OR id < %(before)s)
 ORDER BY id DESC LIMIT %(limit)s;
 

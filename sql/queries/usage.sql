@@ -62,3 +62,36 @@ ORDER BY r.id;
 -- name: unscoped_forget_rejections
 -- Examples are kept 7 days, whosesoever they are.
 DELETE FROM rejection WHERE hour < %(before)s;
+
+-- name: add_requests
+-- What a process counted in the last seconds; in one order, so that processes do not deadlock. An
+-- account_id that is gone is left out.
+INSERT INTO api_usage_day AS u (account_id, day, key_id, requests, bytes_in, bytes_out)
+SELECT c.account_id, c.day, c.key_id, c.requests, c.bytes_in, c.bytes_out
+FROM unnest(%(accounts)s::int[], %(days)s::date[], %(keys)s::int[], %(requests)s::bigint[],
+            %(bytes_in)s::bigint[], %(bytes_out)s::bigint[])
+    AS c (account_id, day, key_id, requests, bytes_in, bytes_out)
+JOIN account ON account.id = c.account_id
+ORDER BY c.account_id, c.day, c.key_id
+ON CONFLICT (account_id, day, key_id) DO UPDATE SET
+    requests = u.requests + excluded.requests,
+    bytes_in = u.bytes_in + excluded.bytes_in,
+    bytes_out = u.bytes_out + excluded.bytes_out;
+
+-- name: requests_by_key
+-- The account's API usage of one UTC day; a deleted key has no name any more.
+SELECT nullif(u.key_id, 0) AS key, k.name, u.requests, u.bytes_in, u.bytes_out
+FROM api_usage_day AS u
+LEFT JOIN api_key AS k ON k.id = u.key_id AND k.account_id = u.account_id
+WHERE u.account_id = %(account)s AND u.day = %(today)s
+  AND (%(key)s::int IS NULL OR u.key_id = %(key)s)
+ORDER BY u.key_id;
+
+-- name: requests_by_day
+-- The account's API usage of the UTC days before, newest first.
+SELECT to_char(day, 'YYYY-MM-DD') AS day, sum(requests)::bigint AS requests,
+       sum(bytes_in)::bigint AS bytes_in, sum(bytes_out)::bigint AS bytes_out
+FROM api_usage_day
+WHERE account_id = %(account)s AND day >= %(since)s AND day < %(today)s
+  AND (%(key)s::int IS NULL OR key_id = %(key)s)
+GROUP BY api_usage_day.day ORDER BY api_usage_day.day DESC;

@@ -102,7 +102,14 @@ async def _thresholds(
     clear = level if rule.clear is None else rule.clear
     condition = Condition(operator, level, clear, rule.for_ * 1_000_000)
     below, at, above = OPERATORS[operator]
-    sides = {"below": below, "at": at, "above": above, "threshold": level, "clear": clear, "to": now}
+    sides = {
+        "below": below,
+        "at": at,
+        "above": above,
+        "threshold": level,
+        "clear": clear,
+        "to": now,
+    }
     found: list[Firing] = []
     series = await _series(conn, account, rule, devices, texts=False)
     for device, ids in series.items():

@@ -109,9 +109,7 @@ async def _absent(
     return found
 
 
-async def _settled(
-    conn: Connection, account_id: int | None, now: datetime
-) -> list[dict[str, Any]]:
+async def _settled(conn: Connection, account_id: int | None, now: datetime) -> list[dict[str, Any]]:
     values = {"account": account_id, "now": now}
     return await (await conn.execute(query("unscoped_settled_alerts"), values)).fetchall()
 

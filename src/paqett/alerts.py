@@ -1,4 +1,7 @@
-"""Alert rules and their alerts. Rules judge readings in `readings/judge`, silence in `alert_timers`."""
+"""Alert rules and their alerts.
+
+Rules judge readings in `readings/judge`, silence and connections in `alert_timers`.
+"""
 
 import re
 from datetime import datetime
@@ -26,7 +29,7 @@ _CONDITION = ("device_id", "metric", "operator", "threshold", "clear", "for_", "
 
 
 class RuleIn(msgspec.Struct, forbid_unknown_fields=True, rename={"for_": "for"}):
-    """A rule to make. Without `device_id` it is for every device that has the metric, later ones too.
+    """A rule to make; without `device_id` for every device that has the metric, later ones too.
 
     `threshold`: alerts while the metric is `operator` `threshold` (a number, or true or false with
     == and !=), resolves at `clear`, which is the threshold itself unless given. `no_data`: alerts
@@ -129,7 +132,9 @@ def _columns(wanted: RuleIn) -> dict[str, Any]:
             if getattr(wanted, field) is not None:
                 raise Invalid(f"{field} belongs to rules of kind threshold.", field=field)
         if wanted.kind == "offline" and wanted.metric is not None:
-            raise Invalid("A rule of kind offline is about the device: leave out metric.", field="metric")
+            raise Invalid(
+                "A rule of kind offline is about the device: leave out metric.", field="metric"
+            )
     is_flag = isinstance(wanted.threshold, bool)
     return {
         "name": wanted.name,
@@ -211,9 +216,8 @@ async def list_rules(
 
     Raises `Invalid` for a cursor that is not ours.
     """
-    values = {
-        "account": account.id, "devices": devices, "after": _number(cursor) or 0, "limit": limit + 1,
-    }  # fmt: skip
+    after = _number(cursor) or 0
+    values = {"account": account.id, "devices": devices, "after": after, "limit": limit + 1}
     rows = await (await conn.execute(query("list_rules"), values)).fetchall()
     items = [_rule(row) for row in rows[:limit]]
     return Page(items, str(items[-1].id) if len(rows) > limit else None)

@@ -45,7 +45,7 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class Channel(msgspec.Struct, frozen=True, omit_defaults=False):
-    """`failures` in a row; `deliveries` are the newest 20. Mail has neither id to delete nor URL."""
+    """`failures` in a row; `deliveries` are the newest 20. Mail is there and stays."""
 
     id: int
     kind: Literal["mail", "webhook"]
@@ -228,7 +228,7 @@ async def note(conn: Connection, account_id: int, of: Due, attempt: Attempt) -> 
         await conn.execute(query("fail_waiting_deliveries"), values)
         return Paused(paused["name"], paused["url"])
     if state == "waiting":
-        await _defer(conn, account_id, of.id, after_s=jobs.wait_s(number))
+        await _defer(conn, account_id, of.id, after_s=jobs.wait_s(of.attempts))
     return None
 
 

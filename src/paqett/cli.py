@@ -25,6 +25,7 @@ from paqett import (
     db,
     devices,
     doctor,
+    jobs,
     keys,
     log,
     migrate,
@@ -174,6 +175,12 @@ def _admin(parser: argparse.ArgumentParser) -> None:
     command.add_argument("--days", type=int, default=30, help="how many days before today")
     command.set_defaults(run=_with_database(_usage))
     _json_flag(command)
+    command = commands.add_parser("jobs", help="jobs that failed, wait for another try, or run")
+    command.set_defaults(run=_with_database(_list_jobs))
+    _json_flag(command)
+    command = commands.add_parser("retry-job", help="try a failed job again")
+    command.add_argument("job", type=int, help="its number in `paqett admin jobs`")
+    command.set_defaults(run=_with_database(_retry_job))
     command = commands.add_parser("list", help="all accounts")
     command.set_defaults(run=_with_database(_list_accounts))
     _json_flag(command)
@@ -449,6 +456,15 @@ async def _usage(conn: db.Connection, settings: Settings, arguments: argparse.Na
 
 async def _list_accounts(conn: db.Connection, _: Settings, __: argparse.Namespace) -> Any:
     return await accounts.list_all(conn)
+
+
+async def _list_jobs(conn: db.Connection, _: Settings, __: argparse.Namespace) -> Any:
+    return await jobs.list_unfinished(conn)
+
+
+async def _retry_job(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> None:
+    await jobs.retry(conn, arguments.job)
+    _say(f"job {arguments.job} is tried again")
 
 
 async def _device_list(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> Any:

@@ -112,7 +112,8 @@ def _stored(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "report_interval": row["report_interval_s"]}
 
 
-def _device(row: dict[str, Any]) -> Device:
+def status_of(row: dict[str, Any]) -> tuple[ConnectionStatus, DataStatus]:
+    """What the SQL function `device_status` found for a device."""
     ip = row["connection_ip"]
     connection = ConnectionStatus(
         row["shown_connection"],
@@ -123,6 +124,11 @@ def _device(row: dict[str, Any]) -> Device:
     data = DataStatus(
         row["data_status"], row["data_last_at"], row["data_interval"], row["data_learned"]
     )
+    return connection, data
+
+
+def _device(row: dict[str, Any]) -> Device:
+    connection, data = status_of(row)
     return msgspec.convert({**_stored(row), "connection": connection, "data": data}, Device)
 
 

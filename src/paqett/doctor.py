@@ -6,8 +6,9 @@ from typing import Literal
 
 import msgspec
 
-from paqett import retention
+from paqett import jobs, mail_transport, retention
 from paqett.db import Connection
+from paqett.errors import ConfigurationError
 from paqett.settings import Settings
 from paqett.sqlfiles import query
 
@@ -38,8 +39,8 @@ async def edition(conn: Connection) -> Edition:
 
 
 def examine_machine(settings: Settings) -> list[Finding]:
-    """What can be seen without the database: the spool, and what the broker may lose."""
-    return [_spool(settings), _exposure(settings)]
+    """What can be seen without the database: the spool, what the broker may lose, the mail."""
+    return [_spool(settings), _exposure(settings), _mail(settings)]
 
 
 def _spool(settings: Settings) -> Finding:
@@ -76,9 +77,23 @@ def _exposure(settings: Settings) -> Finding:
     )
 
 
+def _mail(settings: Settings) -> Finding:
+    mail = settings.mail
+    try:
+        mail_transport.check(mail)
+    except ConfigurationError as error:
+        return Finding("mail", "failed", str(error), "change the settings in [mail]")
+    if mail.smtp_host:
+        return Finding("mail", "ok", f"by {mail.smtp_host}:{mail.smtp_port}, {mail.smtp_tls}")
+    detail = f"written to {settings.data_dir / 'mail'}: nobody gets any"
+    if settings.behind_tls:
+        return Finding("mail", "warning", detail, "set mail.smtp_host")
+    return Finding("mail", "ok", detail)
+
+
 async def examine(conn: Connection, now: datetime) -> list[Finding]:
-    """Edition, REVOKEs, roles and the state of every tier's retention."""
-    found = [_edition_finding(await edition(conn)), await _revokes(conn)]
+    """Edition, REVOKEs, roles, failed jobs and the state of every tier's retention."""
+    found = [_edition_finding(await edition(conn)), await _revokes(conn), await _jobs(conn)]
     found += [_tier_finding(state, now) for state in await retention.states(conn)]
     return found
 
@@ -101,6 +116,15 @@ async def _revokes(conn: Connection) -> Finding:
             "run `paqett migrate` with a superuser's PAQETT_DATABASE__URL",
         )
     return Finding("revokes", "ok", "TimescaleDB's internal routines are closed to other logins")
+
+
+async def _jobs(conn: Connection) -> Finding:
+    counted = await jobs.counts(conn)
+    detail = f"{counted['todo']} to do, {counted['doing']} in hand, {counted['failed']} failed"
+    if counted["failed"]:
+        mend = "`paqett admin jobs` tells why, `paqett admin retry-job ID` tries one again"
+        return Finding("jobs", "warning", detail, mend)
+    return Finding("jobs", "ok", detail)
 
 
 def _tier_finding(state: retention.TierState, now: datetime) -> Finding:

@@ -76,6 +76,20 @@ class NotFound(Problem):
     title = "Not found"
 
 
+class RequestTimeout(Problem):
+    """The request's body took too long to arrive; the connection is closed."""
+
+    status = 408
+    code = "request_timeout"
+    title = "Request too slow"
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(
+            f"The whole request must arrive within {timeout_s:g} s.",
+            headers={"Connection": "close"},
+        )
+
+
 class Conflict(Problem):
     """The request clashes with what is stored."""
 
@@ -98,6 +112,20 @@ class TooLarge(Problem):
     status = 413
     code = "payload_too_large"
     title = "Request too large"
+
+
+class HeadTooLarge(Problem):
+    """The request's line and headers are larger than is read."""
+
+    status = 431
+    code = "head_too_large"
+    title = "Request head too large"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"The request's line and headers may have {most} bytes.",
+            headers={"Connection": "close"},
+        )
 
 
 class UnsupportedMediaType(Problem):
@@ -157,3 +185,14 @@ class Unavailable(Problem):
 
     def __init__(self, detail: str, *, retry_after: int = 2) -> None:
         super().__init__(detail, headers={"Retry-After": str(retry_after)})
+
+
+class TooManyConnections(Unavailable):
+    """This process serves as many connections as it is set to."""
+
+    code = "too_many_connections"
+    title = "Too many connections"
+
+    def __init__(self) -> None:
+        super().__init__("Too many connections at once; try again.")
+        self.headers["Connection"] = "close"

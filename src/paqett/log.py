@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from typing import Any
+import traceback
+from typing import Any, TextIO
 
 import structlog
 
@@ -18,6 +19,7 @@ def configure(level: str, form: str, process: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _printable,
     ]
     renderer: Any = (
         structlog.processors.JSONRenderer()
@@ -25,7 +27,7 @@ def configure(level: str, form: str, process: str) -> None:
         else structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
             # the default prints local variables, and those hold secrets
-            exception_formatter=structlog.dev.plain_traceback,
+            exception_formatter=_traceback,
         )
     )
     structlog.configure(
@@ -48,6 +50,27 @@ def configure(level: str, form: str, process: str) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     # A lost connection is told by us in one line; gmqtt's is a traceback.
     logging.getLogger("gmqtt.mqtt.protocol").setLevel(logging.ERROR)
+    # uvicorn warns of every request that is not HTTP: strangers must not fill the log.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+def _printable(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Control characters as escapes: what a stranger sent ends no line and moves no cursor."""
+    return {
+        key: plain(value) if isinstance(value, str) and not value.isprintable() else value
+        for key, value in event.items()
+    }
+
+
+def plain(text: str) -> str:
+    """`text` with what is not printable written as Python writes it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _traceback(out: TextIO, exc_info: Any) -> None:
+    """Indented, so that no line of a message passes for a line of the log."""
+    lines = "".join(traceback.format_exception(*exc_info)).splitlines()
+    out.writelines(f"\n    {plain(line)}" for line in lines)
 
 
 def get(name: str) -> structlog.typing.FilteringBoundLogger:

@@ -64,7 +64,7 @@ def compose(mail: Mail, from_address: str, now: datetime) -> EmailMessage:
     name, sender = parseaddr(from_address)
     try:
         message["From"] = Address(name, addr_spec=sender)
-        message["To"] = Address(addr_spec=_ascii_domain(mail.to))
+        message["To"] = _recipient(mail.to)
         message["Subject"] = mail.subject
         message["Date"] = format_datetime(now)
         message["Message-ID"] = f"<{mail.message_id}@{sender.rpartition('@')[2]}>"
@@ -85,6 +85,14 @@ def _policy(to: str) -> "EmailPolicy[EmailMessage]":
     if _ascii_domain(to).isascii():
         return _POLICY.clone(cte_type="7bit")
     return _POLICY.clone(utf8=True)
+
+
+def _recipient(to: str) -> Address:
+    """One address and nothing more. Python's parser takes ASCII alone, so letters stand in."""
+    plain = _ascii_domain(to)
+    Address(addr_spec="".join(letter if letter.isascii() else "x" for letter in plain))
+    local, _, domain = plain.rpartition("@")
+    return Address(username=local, domain=domain)
 
 
 def _ascii_domain(address: str) -> str:

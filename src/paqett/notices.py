@@ -104,13 +104,20 @@ def _plain(data: dict[str, object]) -> dict[str, Any]:
 
 
 async def list_notices(
-    conn: Connection, account_id: int, *, kind: Kind | None, limit: int, cursor: str | None
-) -> Page:
-    """The account's notices, newest first. Raises `Invalid` for a cursor that is not ours."""
+    conn: Connection, account_id: int, *, kind: Kind | None, devices: list[str] | None,
+    limit: int, cursor: str | None,
+) -> Page:  # fmt: skip
+    """The account's notices, newest first; with `devices` those about these alone.
+
+    Raises `Invalid` for a cursor that is not ours.
+    """
     if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
         raise Invalid("The cursor is not one of ours.", field="cursor")
     before = None if cursor is None else int(cursor)
-    values = {"account": account_id, "kind": kind, "before": before, "limit": limit + 1}
+    values = {
+        "account": account_id, "kind": kind, "devices": devices, "before": before,
+        "limit": limit + 1,
+    }  # fmt: skip
     rows = await (await conn.execute(query("list_notices"), values)).fetchall()
     items = [_notice(row) for row in rows[:limit]]
     return Page(items, str(items[-1].id) if len(rows) > limit else None)

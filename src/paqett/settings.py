@@ -51,6 +51,8 @@ class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls_key_file: str
     trusted_proxies: str
     request_timeout_s: float
+    max_connections: int
+    max_head_bytes: int
 
 
 class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

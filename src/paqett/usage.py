@@ -2,7 +2,7 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -66,6 +66,38 @@ class Day(msgspec.Struct, frozen=True):
     rejected: int
 
 
+class Requests(msgspec.Struct, frozen=True):
+    """API requests, and the bytes of their bodies and of the answers' bodies."""
+
+    requests: int
+    bytes_in: int
+    bytes_out: int
+
+
+KeyDay = tuple[int, date, int]  # account, UTC day, key (0: signed-in people)
+
+
+class KeyRequests(Requests, frozen=True):
+    """One key's part of today. `key` is None for signed-in people, `name` for a deleted key too."""
+
+    key: int | None
+    name: str | None
+
+
+class DayRequests(Requests, frozen=True):
+    """A UTC day."""
+
+    day: str
+
+
+class ApiUsage(msgspec.Struct, frozen=True):
+    """Today by key, and the days before, newest first; counted within seconds."""
+
+    today: Requests
+    keys: list[KeyRequests]
+    days: list[DayRequests]
+
+
 class Usage(msgspec.Struct, frozen=True):
     """Today by device, and the days before, newest first."""
 
@@ -75,6 +107,7 @@ class Usage(msgspec.Struct, frozen=True):
     late_bucket: LateBucket
     devices: list[DeviceUsage]
     days: list[Day]
+    api: ApiUsage
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -107,11 +140,12 @@ class Page(msgspec.Struct, frozen=True):
 
 async def today(
     conn: Connection, account: Account, plan: Plan, now: datetime, days: int,
-    devices: list[str] | None = None,
+    devices: list[str] | None = None, key: int | None = None,
 ) -> Usage:  # fmt: skip
     """Usage of the UTC day of `now` and of the `days` days before.
 
-    With `devices` of these alone, but for the quota and the late bucket, which are the account's.
+    With `devices` of these alone, but for the quota and the late bucket, which are the account's;
+    with `key` the API usage of this key alone.
     """
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     values: dict[str, Any] = {
@@ -136,6 +170,44 @@ async def today(
         await _late_bucket(conn, account, plan, now),
         [msgspec.convert(row, DeviceUsage) for row in by_device],
         [msgspec.convert(row, Day) for row in by_day],
+        await _api_usage(conn, account, midnight.date(), days, key),
+    )
+
+
+async def _api_usage(
+    conn: Connection, account: Account, today: date, days: int, key: int | None
+) -> ApiUsage:
+    values = {
+        "account": account.id,
+        "today": today,
+        "since": today - timedelta(days=days),
+        "key": key,
+    }
+    by_key = await (await conn.execute(query("requests_by_key"), values)).fetchall()
+    by_day = await (await conn.execute(query("requests_by_day"), values)).fetchall()
+    total = {
+        name: sum(row[name] for row in by_key) for name in ("requests", "bytes_in", "bytes_out")
+    }
+    return ApiUsage(
+        Requests(**total),
+        [msgspec.convert(row, KeyRequests) for row in by_key],
+        [msgspec.convert(row, DayRequests) for row in by_day],
+    )
+
+
+async def add_requests(conn: Connection, counted: dict[KeyDay, Requests]) -> None:
+    """Add what an API process counted; whose account is gone is left out."""
+    places, found = list(counted), list(counted.values())
+    await conn.execute(
+        query("add_requests"),
+        {
+            "accounts": [account for account, _, _ in places],
+            "days": [day for _, day, _ in places],
+            "keys": [key for _, _, key in places],
+            "requests": [one.requests for one in found],
+            "bytes_in": [one.bytes_in for one in found],
+            "bytes_out": [one.bytes_out for one in found],
+        },
     )
 
 

@@ -64,7 +64,11 @@ def check_url(url: str, *, allow_private: bool) -> None:
         port, host = parts.port, parts.hostname
     except ValueError:
         raise Invalid("url is not a URL.", field="url") from None
-    if len(url) > _LONGEST_URL or not url.isascii() or any(c <= " " or c in '\\"<>^`{|}' for c in url):
+    if (
+        len(url) > _LONGEST_URL
+        or not url.isascii()
+        or any(c <= " " or c in '\\"<>^`{|}' for c in url)
+    ):
         raise Invalid("url is at most 2,000 printable ASCII characters.", field="url")
     if parts.scheme != "https" and not (allow_private and parts.scheme == "http"):
         raise Invalid("url must begin with https://", field="url")
@@ -122,7 +126,7 @@ async def call(what: Call, now: datetime, *, allow_private: bool, timeout_s: flo
     status, error = None, None
     try:
         async with asyncio.timeout(timeout_s):
-            status = await _request(what, now, allow_private)
+            status = await _request(what, now, allow_private, timeout_s)
         if not 200 <= status < 300:
             error = f"answered {status}"
             if 300 <= status < 400:
@@ -149,7 +153,7 @@ def _transport(reason: httpx.TransportError) -> str:
     return f"the connection failed ({type(reason).__name__})"
 
 
-async def _request(what: Call, now: datetime, allow_private: bool) -> int:
+async def _request(what: Call, now: datetime, allow_private: bool, timeout_s: float) -> int:
     check_url(what.url, allow_private=allow_private)  # the setting may have become stricter
     parts = urlsplit(what.url)
     host = parts.hostname or ""
@@ -162,8 +166,9 @@ async def _request(what: Call, now: datetime, allow_private: bool) -> int:
         DELIVERY: what.id,
         EVENT: what.event,
     }
-    client = httpx.AsyncClient(trust_env=False, follow_redirects=False, verify=_tls(), timeout=None)
-    async with client:
+    async with httpx.AsyncClient(
+        trust_env=False, follow_redirects=False, verify=_tls(), timeout=timeout_s
+    ) as client:
         request = client.build_request(
             "POST", _at(parts, address), content=what.body, headers=headers,
             extensions={"sni_hostname": host},

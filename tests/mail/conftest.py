@@ -15,8 +15,10 @@ def office() -> Iterator[Callable[..., Office]]:
     """Opens servers; they close with the test."""
     open_ones: list[Office] = []
 
-    def start(post: Post, starttls: ssl.SSLContext | None = None, **more: Any) -> Office:
-        made = Office(post, starttls, **more)
+    def start(
+        post: Post, starttls: ssl.SSLContext | None = None, tls: ssl.SSLContext | None = None
+    ) -> Office:
+        made = Office(post, starttls, tls)
         made.start()
         open_ones.append(made)
         return made

@@ -53,6 +53,7 @@ class Api:
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 yield client
             await application.state.door.close()
+            await application.state.hub.close()
 
     async def key(self, account_id: int, *scopes: str, devices: list[str] | None = None) -> str:
         async with await db.connect(self.settings.database, "test", autocommit=True) as conn:

@@ -8,7 +8,8 @@ import pytest
 from paqett import app, migrate
 from paqett.children import free_port
 from paqett.errors import ConfigurationError
-from paqett.web.server import check_listener, check_ops_listener, create_app
+from paqett.web.listener import check_listener, check_ops_listener
+from paqett.web.server import create_app
 from support import with_url
 
 AWAY = "postgresql://nobody:x@127.0.0.1:{port}/none"

@@ -12,7 +12,7 @@ from paqett.db import Connection
 from paqett.errors import TooManyRequests
 from paqett.settings import Settings
 from paqett.throttle import Rule, network_of
-from paqett.worker.process import forget_attempts
+from paqett.worker.upkeep import forget_attempts
 from support import in_database, with_url
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -146,18 +146,29 @@ def test_no_address_is_stored_in_clear_and_the_worker_forgets(database_url: str)
         assert len(rows()) == left
 
 
-def test_the_table_is_unlogged_and_open_to_the_api_and_the_worker(bare_database_url: str) -> None:
+RIGHTS = {
+    ("throttle", "api"): "SIUD",
+    ("throttle", "worker"): "SD",
+    ("request_window", "api"): "SIU",
+    ("request_window", "worker"): "SD",
+    ("api_usage_day", "api"): "SIU",
+    ("api_usage_day", "worker"): "SD",
+}
+
+
+def test_only_the_api_counts_and_what_may_be_lost_is_unlogged(bare_database_url: str) -> None:
     in_database(bare_database_url, migrate.migrate)
     name = bare_database_url.rpartition("/")[2]
     with psycopg.connect(bare_database_url) as conn:
-        found = conn.execute("SELECT relpersistence FROM pg_class WHERE relname = 'throttle'")
-        assert found.fetchone() == ("u",)
-        for role, rights in (("api", "SIUD"), ("worker", "SD"), ("ingest", "")):
-            for right in ("SELECT", "INSERT", "UPDATE", "DELETE"):
-                may = conn.execute(
-                    "SELECT has_table_privilege(%s, 'throttle', %s)", (f"{name}_{role}", right)
-                ).fetchone()
-                assert may == (right[0] in rights,), (role, right)
+        for table, kind in (("throttle", "u"), ("request_window", "u"), ("api_usage_day", "p")):
+            found = conn.execute("SELECT relpersistence FROM pg_class WHERE relname = %s", (table,))
+            assert found.fetchone() == (kind,)
+            for role in ("api", "worker", "ingest"):
+                for right in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+                    may = conn.execute(
+                        "SELECT has_table_privilege(%s, %s, %s)", (f"{name}_{role}", table, right)
+                    ).fetchone()
+                    assert may == (right[0] in RIGHTS.get((table, role), ""),), (table, role, right)
 
 
 @pytest.mark.parametrize(

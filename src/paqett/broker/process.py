@@ -300,6 +300,7 @@ async def _write(conn: Connection, batch: Pending) -> None:
         await conn.execute(query("unscoped_note_events"), _event_columns(events))
     if last:
         await conn.execute(query("unscoped_note_connections"), _state_columns(last))
+        await conn.execute(query("unscoped_notify_connections"), {"devices": list(last)})
 
 
 def _states(batch: Pending) -> tuple[datetime | None, dict[str, tuple[datetime, Event]]]:

@@ -18,7 +18,7 @@ import psutil
 from paqett import accounts, db, devices, keys, migrate
 from paqett.children import LOOPBACK, free_port
 from paqett.errors import ConfigurationError
-from paqett.local import postgres, state, welcome
+from paqett.local import mail_watch, postgres, state, welcome
 from paqett.local.state import State
 from paqett.local.supervisor import Program, Supervisor, command
 from paqett.plans import load_plans
@@ -69,8 +69,11 @@ async def run(settings: Settings, stop: asyncio.Event, *, lan: bool = False) -> 
             _wait_answer(f"{current.api_url}/readyz", logs)
             state.save(folder, current)
             say(f"ready in {time.monotonic() - began:.1f} s")
-            welcome.show(current, settings.data_dir, first=first, lan=lan)
-            await supervisor.watch(stop)
+            mail = "" if settings.mail.smtp_host else str(settings.data_dir / "mail")
+            welcome.show(current, settings.data_dir, first=first, lan=lan, mail=mail)
+            await asyncio.gather(
+                supervisor.watch(stop), mail_watch.watch(folder / "mail", stop, say)
+            )
         finally:
             say("stopping")
             supervisor.stop(STOP_ORDER)
@@ -187,6 +190,8 @@ def _processes(
         "PAQETT_PAQETT__DATA_DIR": str(folder),
         "PAQETT_MQTT__PORT": str(current.platform_port),
         "PAQETT_MQTT__PASSWORD": current.broker_password,
+        # the worker too: the links in its mails lead to the API
+        "PAQETT_HTTP__PORT": api_port,
     }
     own = {
         "broker": {
@@ -196,7 +201,6 @@ def _processes(
         },
         "api": {
             "PAQETT_DATABASE__URL": urls["api"],
-            "PAQETT_HTTP__PORT": api_port,
             # where the API listens on loopback alone, its metrics may stand beside it
             "PAQETT_OPS__OPEN_ON_API": str(loopback).lower(),
         },

@@ -18,14 +18,17 @@ Publish a reading of your own, with the spare device, and read it back:
   mosquitto_pub -h {host} -p {port} -q 1 -u {spare} -P {secret} \
 -t paqett/v1/{spare}/telemetry -m '{{"temperature": 21.5}}'
   curl -s -H "Authorization: Bearer {key}" "{api}/api/v1/devices/{spare}/latest"
-{lan}
+{lan}{mail}
 Ctrl-C stops everything; the data stays."""
 
 _READ = """$(python3 -c "import json; print(json.load(open('{file}'))['{name}'])")"""
 
 
-def show(current: State, data_dir: Path, *, first: bool, lan: bool) -> None:
-    """Print it. Secrets are shown at the first start alone; later lines read them from the file."""
+def show(current: State, data_dir: Path, *, first: bool, lan: bool, mail: str = "") -> None:
+    """Print it. Secrets are shown at the first start alone; later lines read them from the file.
+
+    `mail` is the folder mails are written to, or empty where they are sent.
+    """
     file = data_dir / "up.json"
     key, secret = current.api_key, current.spare_device_secret
     if not first:
@@ -43,6 +46,7 @@ def show(current: State, data_dir: Path, *, first: bool, lan: bool) -> None:
         device=current.device_id,
         spare=current.spare_device_id,
         lan=boards if lan else "",
+        mail=f"\nMail is not sent but written to {mail}, and shown here.\n" if mail else "",
     )
     print(text, flush=True)  # noqa: T201 - what the command is for
 

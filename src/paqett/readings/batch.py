@@ -85,7 +85,7 @@ class Batch:
         self.used: dict[Entry, _Used] = defaultdict(_Used)
         self.ledger = Ledger()
         self.unknown = entries.count(None)
-        self.watched = False  # whether alert rules want to see what is stored, in `seen_…`
+        self.judged = False  # whether alert rules want to see what is stored, in `seen_…`
         self.seen_numbers: list[Numbers] = []
         self.seen_texts: list[TextRow] = []
         self.seen_over: list[Over] = []

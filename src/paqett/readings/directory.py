@@ -9,10 +9,12 @@ import secrets
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from paqett.conditions import Condition
 from paqett.db import Connection
 from paqett.plans import Plan
-from paqett.readings.watch import Pair, Watch
+from paqett.readings.rules import Pair, Rules
 from paqett.sqlfiles import query
 
 Series = tuple[int, str]  # id, kind
@@ -23,13 +25,13 @@ class Entry:
 
     `numbers` and `flags` are the ids of its series of these kinds once more, for the fast path.
     `gate` and `bucket` are the flush's (see `limits`); the bucket is true while `trust` is the
-    directory's for the account. `watched` says that an alert rule is about the device.
+    directory's for the account. `judged` says that an alert rule is about the device.
     """
 
     __slots__ = (
-        "account_id", "bucket", "device_id", "flags", "gate", "limited", "moving_from", "numbers",
-        "plan", "retention_us", "series", "tier", "trust", "use_device_clock", "used_at_us",
-        "watched",
+        "account_id", "bucket", "device_id", "flags", "gate", "judged", "limited", "moving_from",
+        "numbers", "plan", "retention_us", "series", "tier", "trust", "use_device_clock",
+        "used_at_us",
     )  # fmt: skip
 
     def __init__(self, row: dict[str, object], plan: Plan | None) -> None:
@@ -48,7 +50,7 @@ class Entry:
         self.bucket: Any = None
         self.trust = -1
         self.used_at_us = 0
-        self.watched = False
+        self.judged = False
 
     def learn(self, metric: str, series_id: int, kind: str) -> None:
         """A series of this device, read from the database."""
@@ -66,11 +68,27 @@ class Entry:
         return 1 << 30 if most is None else most - len(self.series)
 
 
+class Watch(msgspec.Struct, frozen=True):
+    """Whose readings somebody is looking at just now: whole accounts, and single devices."""
+
+    accounts: frozenset[int]
+    devices: frozenset[str]
+
+    def sees(self, entry: Entry | None) -> bool:
+        """Whether the device's readings are to be told."""
+        return entry is not None and (
+            entry.account_id in self.accounts or entry.device_id in self.devices
+        )
+
+
+NOBODY = Watch(frozenset(), frozenset())
+
+
 class Directory:
     """Devices by id, for one connection: what a transaction has not committed is in it too.
 
     `writer` names it where flushes leave a mark. `doubt` counts the flushes that still expect
-    duplicates, after one had some.
+    duplicates, after one had some. `watch` is who looks on, as of the last `refresh`.
     """
 
     def __init__(self, plans: dict[str, Plan]) -> None:
@@ -80,7 +98,8 @@ class Directory:
         self._distrusted: dict[int, int] = {}
         self.writer = secrets.token_hex(8)
         self.doubt = 0
-        self.watch = Watch()
+        self.watch = NOBODY
+        self.rules = Rules()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -106,6 +125,10 @@ class Directory:
         await conn.execute(query("lock_directory_shared"))
         row = await (await conn.execute(query("unscoped_directory_version"))).fetchone()
         version: int = row["version"] if row else 0
+        self.watch = NOBODY
+        if row and (row["accounts"] or row["devices"]):
+            devices = frozenset(row["devices"] or ()) - {None}
+            self.watch = Watch(frozenset(row["accounts"] or ()), devices)
         if version != self._version:
             await self._forget_changed(conn)
             self._version = version
@@ -156,19 +179,19 @@ class Directory:
         for device_id in device_ids:
             entry = self._entries.get(device_id)
             if entry is not None:
-                self._unwatch(entry)
+                self._unlearn(entry)
                 if device_id in pairs:
-                    entry.watched = True
-                    self.watch.learn(entry.account_id, pairs[device_id])
+                    entry.judged = True
+                    self.rules.learn(entry.account_id, pairs[device_id])
 
-    def _unwatch(self, entry: Entry) -> None:
-        if entry.watched:
-            entry.watched = False
-            self.watch.forget(entry.account_id, (key for key, _ in entry.series.values()))
+    def _unlearn(self, entry: Entry) -> None:
+        if entry.judged:
+            entry.judged = False
+            self.rules.forget(entry.account_id, (key for key, _ in entry.series.values()))
 
     def forget(self, device_ids: Iterable[str]) -> None:
         """Drop entries that have gone out of use, or may be untrue after a rollback."""
         for device_id in device_ids:
             entry = self._entries.pop(device_id, None)
             if entry is not None:
-                self._unwatch(entry)
+                self._unlearn(entry)

@@ -18,8 +18,8 @@ import numpy as np
 from paqett.conditions import Episode, Reading, follow
 from paqett.db import Connection
 from paqett.readings.directory import Directory, Entry
+from paqett.readings.rules import Key, Open, Pair, Rules
 from paqett.readings.seen import Fresh, Seen
-from paqett.readings.watch import Key, Open, Pair, Watch
 from paqett.sqlfiles import query, tier_query
 
 _FIRED, _RESOLVED = 1, 2
@@ -36,58 +36,58 @@ class _Change(msgspec.Struct):
 
 async def judge(conn: Connection, directory: Directory, seen: Seen) -> None:
     """Let the rules judge what was `seen`; the caller's transaction commits."""
-    watch = directory.watch
-    versions = await _hold(conn, watch, seen.accounts)
+    rules = directory.rules
+    versions = await _hold(conn, rules, seen.accounts)
     fresh = seen.fresh()
     changes = await _thresholds(conn, directory, versions, fresh)
     returned = _returned(directory, seen, versions, fresh)
     touched = {change.pair.account_id for change in changes} | {account for account, *_ in returned}
     if touched:
-        await _save(conn, watch, changes, returned, sorted(touched))
+        await _save(conn, rules, changes, returned, sorted(touched))
     marks = seen.marks()
     if marks is not None:
         await conn.execute(query("mark_alert_readings"), marks)
 
 
-async def _hold(conn: Connection, watch: Watch, account_ids: set[int]) -> dict[int, int]:
+async def _hold(conn: Connection, rules: Rules, account_ids: set[int]) -> dict[int, int]:
     """Lock the accounts and make their open alerts true; their versions."""
     values = {"accounts": sorted(account_ids)}
     rows = await (await conn.execute(query("lock_alert_accounts"), values)).fetchall()
     versions = {row["account_id"]: row["version"] for row in rows}
-    stale = watch.stale(versions)
+    stale = rules.stale(versions)
     if stale:
         found = await conn.execute(query("open_alerts"), {"accounts": stale})
-        watch.replace({key: versions[key] for key in stale}, await found.fetchall())
+        rules.replace({key: versions[key] for key in stale}, await found.fetchall())
     return versions
 
 
 async def _thresholds(
     conn: Connection, directory: Directory, versions: dict[int, int], fresh: Fresh
 ) -> list[_Change]:
-    pairs = directory.watch.pairs
+    pairs = directory.rules.pairs
     if not len(pairs.series) or not len(fresh.series):
         return []
     ordered = fresh.sorted_by_identity(pairs.series)
     candidates = [
         pair
-        for pair in _candidates(directory.watch, versions, ordered)
-        if _change(directory.watch, pair, ordered.of(pair.series_id)) is not None
+        for pair in _candidates(directory.rules, versions, ordered)
+        if _change(directory.rules, pair, ordered.of(pair.series_id)) is not None
     ]
     if not candidates:
         return []
     newest = await _newest(conn, directory, candidates, ordered)
     found = (
         _change(
-            directory.watch, pair, _in_order(ordered.of(pair.series_id), newest[pair.series_id])
+            directory.rules, pair, _in_order(ordered.of(pair.series_id), newest[pair.series_id])
         )
         for pair in candidates
     )
     return [change for change in found if change is not None]
 
 
-def _candidates(watch: Watch, versions: dict[int, int], ordered: Fresh) -> list[Pair]:
+def _candidates(rules: Rules, versions: dict[int, int], ordered: Fresh) -> list[Pair]:
     """Pairs that may have a transition: beyond and nothing open, pending, or firing and cleared."""
-    pairs = watch.pairs
+    pairs = rules.pairs
     low = np.searchsorted(pairs.series, ordered.series, "left")
     count = np.searchsorted(pairs.series, ordered.series, "right") - low
     # each reading beside each of its series' rules
@@ -97,7 +97,7 @@ def _candidates(watch: Watch, versions: dict[int, int], ordered: Fresh) -> list[
     pending = np.zeros(len(pairs.pairs), bool)
     firing = np.zeros(len(pairs.pairs), bool)
     for account_id in versions:
-        for key, opened in watch.open_alerts(account_id).items():
+        for key, opened in rules.open_alerts(account_id).items():
             if opened.kind == "threshold" and key in pairs.place:
                 at = pairs.place[key]
                 (pending if opened.episode.state == "pending" else firing)[at] = True
@@ -109,9 +109,9 @@ def _candidates(watch: Watch, versions: dict[int, int], ordered: Fresh) -> list[
     return [pair for pair in found if pair.account_id in versions]
 
 
-def _change(watch: Watch, pair: Pair, readings: list[Reading]) -> _Change | None:
+def _change(rules: Rules, pair: Pair, readings: list[Reading]) -> _Change | None:
     """What the readings make of the pair; None for nothing."""
-    opened = watch.open_alerts(pair.account_id).get(pair.key)
+    opened = rules.open_alerts(pair.account_id).get(pair.key)
     before = None if opened is None else copy(opened.episode)
     state = None if before is None else before.state
     ended, now_open, dropped = follow(pair.condition, before, readings)
@@ -172,11 +172,11 @@ def _returned(
     directory: Directory, seen: Seen, versions: dict[int, int], fresh: Fresh
 ) -> list[tuple[int, Key, Episode]]:
     """Alerts of silence that a fresh reading ends: account, key, and the episode as it ended."""
-    watch = directory.watch
+    rules = directory.rules
     silent = [
         (account_id, key, opened)
         for account_id in versions
-        for key, opened in watch.open_alerts(account_id).items()
+        for key, opened in rules.open_alerts(account_id).items()
         if opened.kind == "no_data" and key[1] in seen.devices.get(account_id, ())
     ]
     if not silent:
@@ -202,7 +202,7 @@ def _series(entry: Entry, opened: Open) -> list[int]:
 
 
 async def _save(
-    conn: Connection, watch: Watch, changes: list[_Change],
+    conn: Connection, rules: Rules, changes: list[_Change],
     returned: list[tuple[int, Key, Episode]], touched: list[int],
 ) -> None:  # fmt: skip
     """The transitions into the database, and into memory as they are there."""
@@ -222,11 +222,11 @@ async def _save(
         await conn.execute(query("save_alerts"), {**accounts, **_kept_columns(kept)})
     ids = await _begin(conn, begun) if begun else {}
     for account_id, key, _ in returned:
-        watch.open_alerts(account_id).pop(key, None)
+        rules.open_alerts(account_id).pop(key, None)
     for change in changes:
-        _remember(watch, change, ids)
+        _remember(rules, change, ids)
     await conn.execute(query("bump_alert_versions"), accounts)
-    watch.advance(touched)
+    rules.advance(touched)
     if any(_due(episode) for episode, _ in kept) or any(_due(episode) for _, episode in begun):
         await conn.execute(query("unscoped_wake_alerts"))
 
@@ -266,8 +266,8 @@ def _due(episode: Episode) -> int:
     return _FIRED if episode.state == "firing" else 0
 
 
-def _remember(watch: Watch, change: _Change, ids: dict[Key, int]) -> None:
-    held, pair = watch.open_alerts(change.pair.account_id), change.pair
+def _remember(rules: Rules, change: _Change, ids: dict[Key, int]) -> None:
+    held, pair = rules.open_alerts(change.pair.account_id), change.pair
     if change.opened is None:
         held.pop(pair.key, None)
         return

@@ -24,13 +24,13 @@ class Seen:
 
     @property
     def accounts(self) -> set[int]:
-        """Those with watched devices in the flush."""
+        """Those with judged devices in the flush."""
         return set(self.devices)
 
     def add(self, batch: Batch) -> None:
         """A batch that was stored."""
         for entry in batch.known:
-            if entry.watched:
+            if entry.judged:
                 self.devices.setdefault(entry.account_id, set()).add(entry.device_id)
         received = batch.received_us
         for found in batch.seen_numbers:
@@ -39,7 +39,7 @@ class Seen:
             self._add_text(series_id, time_us, int(received[number]))
         for point in batch.seen_over:
             # one beyond its device's message rate is no reading
-            if point.entry.watched and not point.late and not point.too_fast:
+            if point.entry.judged and not point.late and not point.too_fast:
                 self._add_over(point, int(received[point.number]))
 
     def _add_text(self, series_id: int, time_us: int, received_us: int) -> None:

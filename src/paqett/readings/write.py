@@ -16,14 +16,15 @@ from paqett.db import Connection
 from paqett.readings import attributes, limits, rows
 from paqett.readings.batch import Batch, Where, slot_of
 from paqett.readings.decode import Rejection
-from paqett.readings.directory import Directory, Entry
+from paqett.readings.directory import NOBODY, Directory, Entry
 from paqett.readings.incoming import Incoming, Outcome
 from paqett.readings.judge import judge
 from paqett.readings.ledger import Ledger
 from paqett.readings.limits import SLOT_US
-from paqett.readings.seen import Seen
+from paqett.readings.live import Feed
 from paqett.readings.plain import Columns
 from paqett.readings.rows import Numbers, TextRow
+from paqett.readings.seen import Seen
 from paqett.sqlfiles import query, tier_query
 
 _HOUR_US = 3_600_000_000
@@ -85,9 +86,11 @@ async def _write_hour(
     conn: Connection, directory: Directory, messages: Sequence[Incoming], outcome: Outcome,
     seen: Seen,
 ) -> None:  # fmt: skip
-    batch = Batch(messages, [directory.get(message.device_id) for message in messages])
-    if directory.watch:
-        batch.watched = any(entry.watched for entry in batch.known)
+    entries = [directory.get(message.device_id) for message in messages]
+    batch = Batch(messages, entries)
+    if directory.rules:
+        batch.judged = any(entry.judged for entry in batch.known)
+    feed = None if directory.watch is NOBODY else Feed(directory.watch, entries)
     outcome.unknown += batch.unknown
     # the earliest, since the times of a device that sends much are pushed ahead
     received_us = min(message.received_us for message in messages)
@@ -95,14 +98,14 @@ async def _write_hour(
     if moving:
         await conn.execute(query("lock_move_shared"), {"accounts": sorted(moving)})
     gates = await limits.open_gates(conn, directory, batch.known, received_us)
-    await _stream(conn, directory, batch, outcome)
+    await _stream(conn, directory, batch, outcome, feed)
     unseen = batch.unseen()
     if unseen:
         await _create_series(conn, directory, unseen)
     batch.place()
-    await _store(conn, directory, batch, outcome)
+    await _store(conn, directory, batch, outcome, feed)
     if batch.over:
-        await _store_what_was_over(conn, directory, batch, outcome)
+        await _store_what_was_over(conn, directory, batch, outcome, feed)
     for entry, message in sorted(batch.attributes, key=lambda pair: pair[0].device_id):
         refused = await attributes.merge_attributes(
             conn, entry.account_id, entry.device_id, message.payload
@@ -114,8 +117,10 @@ async def _write_hour(
         await conn.execute(query("count_usage"), {"hour": hour, **batch.usage_columns()})
     await batch.ledger.save(conn, hour, outcome)
     await limits.save_gates(conn, directory, gates)
-    if batch.watched:
+    if batch.judged:
         seen.add(batch)
+    if feed is not None:
+        await feed.publish(conn, batch.ledger.refused)
 
 
 async def _create_series(
@@ -146,15 +151,17 @@ async def _create_series(
     await directory.load_series(conn, device_ids)
 
 
-async def _store(conn: Connection, directory: Directory, batch: Batch, outcome: Outcome) -> None:
+async def _store(
+    conn: Connection, directory: Directory, batch: Batch, outcome: Outcome, feed: Feed | None
+) -> None:
     for where in sorted(batch.columns, key=str):
-        await _store_numbers(conn, directory, where, batch, outcome)
+        await _store_numbers(conn, directory, where, batch, outcome, feed)
     for where in sorted(batch.texts, key=str):
-        await _store_texts(conn, directory, where, batch, outcome)
+        await _store_texts(conn, directory, where, batch, outcome, feed)
 
 
 async def _store_what_was_over(
-    conn: Connection, directory: Directory, batch: Batch, outcome: Outcome
+    conn: Connection, directory: Directory, batch: Batch, outcome: Outcome, feed: Feed | None
 ) -> None:
     """Points there was no room for: duplicates are free, and those stored have made room."""
     for where, points in list(batch.over.items()):
@@ -178,13 +185,15 @@ async def _store_what_was_over(
         }
         found = await conn.execute(tier_query("filled_slots", *where), {**looked, **bounds})
         filled = {(row["series_id"], row["slot_us"]) for row in await found.fetchall()}
-        if batch.watched:
+        if batch.judged:
             batch.seen_over += points
         outcome.duplicates += batch.settle(where, present, filled)
-    await _store(conn, directory, batch, outcome)
+    await _store(conn, directory, batch, outcome, feed)
 
 
-async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome: Outcome) -> None:
+async def _stream(
+    conn: Connection, directory: Directory, batch: Batch, outcome: Outcome, feed: Feed | None
+) -> None:
     """Read the batch; what is plain and of its main tier is copied while the rest is being read.
 
     So the database works on rows while the next ones are decoded. What cannot be stored this way
@@ -199,7 +208,7 @@ async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome:
     if not more:
         return
     parts: list[Columns] = []
-    ordered: list[Numbers] = []
+    copied: list[Numbers] = []
     try:
         async with (
             conn.transaction(),
@@ -209,8 +218,8 @@ async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome:
             await target.write(rows.HEADER)
             while True:
                 parts.append(batch.take(where))
-                ordered.append(rows.sort_numbers(parts[-1]))
-                await target.write(_packed(ordered[-1], batch))
+                copied.append(rows.sort_numbers(parts[-1]))
+                await target.write(_packed(copied[-1], batch))
                 if not more:
                     break
                 more = batch.read(where, _STREAMED_ROWS)
@@ -220,10 +229,13 @@ async def _stream(conn: Connection, directory: Directory, batch: Batch, outcome:
         batch.read()
         batch.put_back(where, parts)
         return
-    again = [pair for found in ordered for pair in found.again]
+    if feed is not None:
+        for found in copied:
+            feed.numbers(found)
+    again = [pair for found in copied for pair in found.again]
     batch.note_duplicates(again)
-    if batch.watched:
-        batch.seen_numbers += ordered
+    if batch.judged:
+        batch.seen_numbers += copied
     stored = sum(len(part.series) for part in parts)
     outcome.stored += stored - len(again)
     outcome.duplicates += len(again)
@@ -236,19 +248,22 @@ def _packed(found: Numbers, batch: Batch) -> bytes:
 
 
 async def _store_numbers(
-    conn: Connection, directory: Directory, where: Where, batch: Batch, outcome: Outcome
-) -> None:
+    conn: Connection, directory: Directory, where: Where, batch: Batch, outcome: Outcome,
+    feed: Feed | None,
+) -> None:  # fmt: skip
     columns = batch.take(where)
     if not columns.series:
         return
     found = rows.sort_numbers(columns)
     stored = await _copy(conn, directory, where, "numbers", _packed(found, batch))
+    if feed is not None:
+        feed.numbers(found, stored)
     again = found.again if stored is None else [*found.again, *_not_in(stored, found)]
     batch.note_duplicates(again)
     outcome.stored += len(columns.series) - len(again)
     outcome.duplicates += len(again)
     outcome.measured_us.append(found.times)
-    if batch.watched:
+    if batch.judged:
         batch.seen_numbers.append(found)
 
 
@@ -262,18 +277,21 @@ def _not_in(stored: set[tuple[int, int]], found: Numbers) -> list[tuple[int, int
 
 
 async def _store_texts(
-    conn: Connection, directory: Directory, where: Where, batch: Batch, outcome: Outcome
-) -> None:
+    conn: Connection, directory: Directory, where: Where, batch: Batch, outcome: Outcome,
+    feed: Feed | None,
+) -> None:  # fmt: skip
     came: list[TextRow] = batch.texts.pop(where)
     kept, again = rows.sort_texts(came)
     data = rows.pack_texts(kept, batch.accounts.tolist())
     stored = await _copy(conn, directory, where, "texts", data)
+    if feed is not None:
+        feed.texts(kept, stored)
     if stored is not None:
         again += [(row[2], row[1]) for row in kept if row[:2] not in stored]
     batch.note_duplicates(again)
     outcome.stored += len(came) - len(again)
     outcome.duplicates += len(again)
-    if batch.watched:
+    if batch.judged:
         batch.seen_texts += kept
 
 

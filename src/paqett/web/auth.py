@@ -121,9 +121,10 @@ async def _guard(connection: _Connection, handler: BaseRouteHandler) -> None:
     try:
         principal = await _authenticate(connection, handler, services)
     except Unauthorized:
-        async with db.transaction(services.pool) as conn:
-            network = client_network(connection)
-            await throttle.hit(conn, KEY_FAILURES_ADDRESS, network, services.clock())
+        if connection.headers.get("authorization") or session_token(connection):
+            async with db.transaction(services.pool) as conn:
+                network = client_network(connection)
+                await throttle.hit(conn, KEY_FAILURES_ADDRESS, network, services.clock())
         raise
     connection.scope["user"] = principal
     _allow(principal, handler.opt)

@@ -5,12 +5,14 @@ from typing import Any
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.types import Send
 from psycopg import errors
 
 from paqett import log
 from paqett.errors import Problem
 
 _logger = log.get("web")
+MEDIA_TYPE = "application/problem+json"
 _CODES = {
     400: ("invalid", "Invalid request"),
     401: ("unauthorized", "Sign-in required"),
@@ -26,13 +28,37 @@ def answer(
     extra: dict[str, Any] | None = None, headers: dict[str, str] | None = None,
 ) -> Response[bytes]:  # fmt: skip
     """The problem as a response."""
-    body = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
     return Response(
-        msgspec.json.encode({**body, **(extra or {})}),
+        body_of(status, code, title, detail, extra),
         status_code=status,
-        media_type="application/problem+json",
+        media_type=MEDIA_TYPE,
         headers=headers,
     )
+
+
+def body_of(
+    status: int, code: str, title: str, detail: str, extra: dict[str, Any] | None = None
+) -> bytes:
+    """The problem as JSON; its `type` is the code's place in docs/errors.md."""
+    body = {
+        "type": f"/docs/errors#{code}",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+    return msgspec.json.encode({**body, **(extra or {})})
+
+
+async def send_problem(send: Send, problem: Problem) -> None:
+    """The problem as an answer, where no handler stands between."""
+    headers = {"content-type": MEDIA_TYPE} | problem.headers
+    body = body_of(problem.status, problem.code, problem.title, problem.detail, problem.extra)
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    raw.append((b"content-length", str(len(body)).encode()))
+    start: Any = {"type": "http.response.start", "status": problem.status, "headers": raw}
+    await send(start)
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def from_problem(_: Request[Any, Any, Any], error: Problem) -> Response[bytes]:
@@ -47,7 +73,8 @@ def from_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes
     if error.status_code == 400:
         return answer(422, "invalid", "Invalid request", "The body is not what was expected.")
     code, title = _CODES.get(error.status_code, ("http_error", "Request refused"))
-    return answer(error.status_code, code, title, title + ".")
+    # what methods there are (Allow) is in the exception's own headers
+    return answer(error.status_code, code, title, title + ".", None, dict(error.headers or {}))
 
 
 def _validation(error: ValidationException) -> tuple[str, dict[str, Any]]:
@@ -64,5 +91,6 @@ def from_timeout(_: Request[Any, Any, Any], __: errors.QueryCanceled) -> Respons
 
 def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """A fault of ours: told as one, and nothing of it shown."""
-    _logger.error("unhandled", path=request.url.path, exc_info=error)
+    route = request.scope.get("path_template")  # a path is a stranger's text, and names things
+    _logger.error("unhandled", method=request.method, route=route, exc_info=error)
     return answer(500, "internal_error", "Internal error", "This is our fault, not yours.")

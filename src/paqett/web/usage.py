@@ -25,14 +25,15 @@ class UsageController(Controller):
         request: Request[Any, Any, State],
         days: Annotated[int, QueryParameter(ge=0, le=400)] = 30,
     ) -> Usage:
-        """Today against the plan, by device; and the `days` days before."""
+        """Today against the plan, by device; and the `days` days before. API requests by key."""
         services: Services = request.app.state.services
         principal = principal_of(request)
         account = principal.account
         devices = None if principal.device_ids is None else sorted(principal.device_ids)
+        key = None if devices is None else principal.key_id
         plan = services.plans[account.plan]
         async with db.transaction(services.pool) as conn:
-            return await usage.today(conn, account, plan, services.clock(), days, devices)
+            return await usage.today(conn, account, plan, services.clock(), days, devices, key)
 
     @get("/rejections", **needs("account:read"))
     async def rejections(

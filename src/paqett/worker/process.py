@@ -79,6 +79,7 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
         (_FORGET_EVERY_S, upkeep.forget_tokens),
         (_FORGET_EVERY_S, upkeep.forget_attempts),
         (_FORGET_EVERY_S, upkeep.end_sessions),
+        (_FORGET_EVERY_S, upkeep.forget_streams),
         (_FORGET_EVERY_S, mail.forget_mails),
         (_FORGET_EVERY_S, upkeep.forget_notices),
         (_FORGET_EVERY_S, upkeep.forget_sessions),

@@ -11,12 +11,16 @@ from prometheus_client import Gauge
 from paqett import jobs, log
 from paqett.app import Services
 from paqett.db import transaction
-from paqett.errors import NotRetried
+from paqett.errors import NotRetried, PaqettError
 
 _logger = log.get("jobs")
 _jobs = Gauge("paqett_jobs", "Jobs in the queue; those that are done are deleted.", ["status"])
 # a worker's heart beats every 10 s, and one that was silent so long is dead
 _SILENT_S = 30.0
+
+
+class Unexpected(PaqettError):
+    """Not foreseen; the traceback tells where. What it said is left out: it may be personal."""
 
 
 class Abandoned(NotRetried):
@@ -38,7 +42,10 @@ def noting_errors(services: Services) -> Callable[..., Awaitable[Any]]:
                 "failed", job=context.job.id, task=context.job.task_name, attempt=attempt,
                 error=type(error).__name__,
             )  # fmt: skip
-            raise
+            if isinstance(error, PaqettError):
+                raise
+            # procrastinate logs what it is given, words and all
+            raise Unexpected(type(error).__name__).with_traceback(error.__traceback__) from None
 
     return note
 

@@ -33,6 +33,12 @@ async def forget_attempts(services: Services) -> None:
         await conn.execute(query("unscoped_forget_throttle"), {"now": services.clock()})
 
 
+async def forget_streams(services: Services) -> None:
+    """Live streams whose process died."""
+    async with transaction(services.pool) as conn:
+        await conn.execute(query("unscoped_forget_streams"))
+
+
 async def end_sessions(services: Services) -> None:
     """What can no longer be used is ended, so that its record ages."""
     now = services.clock()

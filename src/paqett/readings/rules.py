@@ -63,7 +63,7 @@ class Pairs:
         )
 
 
-class Watch:
+class Rules:
     """The rules of the directory's devices, and the open alerts of their accounts."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Watch:
         return bool(self._versions)
 
     def learn(self, account_id: int, pairs: list[Pair]) -> None:
-        """A device of the account is watched; `pairs` are its thresholds, maybe none."""
+        """Rules are about a device of the account; `pairs` are its thresholds, maybe none."""
         self._versions.setdefault(account_id, -1)
         if pairs:
             self._pairs = None
