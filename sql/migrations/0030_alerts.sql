@@ -47,7 +47,7 @@ CREATE TABLE alert (
 );
 CREATE UNIQUE INDEX alert_open ON alert (rule_id, device_id) WHERE state <> 'resolved';
 CREATE INDEX alert_open_account ON alert (account_id) WHERE state <> 'resolved';
-CREATE INDEX alert_timer ON alert (timer_at) WHERE state = 'pending';
+CREATE INDEX alert_pending ON alert (timer_at) WHERE state = 'pending';
 CREATE INDEX alert_untold ON alert (id) WHERE told < due;
 CREATE INDEX alert_account ON alert (account_id, id DESC);
 CREATE INDEX alert_device ON alert (device_id);

@@ -3,7 +3,7 @@
 SELECT pg_advisory_xact_lock(7066, %(account)s);
 
 -- name: count_channels
--- For the limit.
+-- For the limit of the account's webhooks.
 SELECT count(*) AS channels FROM channel WHERE account_id = %(account)s;
 
 -- name: create_channel

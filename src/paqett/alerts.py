@@ -257,6 +257,7 @@ async def update(
     Raises as `create` does, and `NotFound`.
     """
     given = {k: v for k, v in msgspec.structs.asdict(change).items() if v is not msgspec.UNSET}
+    await _row(conn, account, rule_id, devices)
     await _begin_change(conn, account, given.get("device_id"))
     before = await _row(conn, account, rule_id, devices)
     old = _rule(before)
@@ -277,8 +278,8 @@ async def delete(
     conn: Connection, account: Account, rule_id: int, devices: list[str] | None, now: datetime
 ) -> None:
     """Delete a rule; its past alerts stay listed. Raises `NotFound`."""
-    await _begin_change(conn, account, None)
     await _row(conn, account, rule_id, devices)
+    await _begin_change(conn, account, None)
     await _end_alerts(conn, account, rule_id, "rule_deleted", now)
     await conn.execute(query("delete_rule"), {"account": account.id, "rule": rule_id})
 

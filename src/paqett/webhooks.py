@@ -84,6 +84,11 @@ def check_url(url: str, *, allow_private: bool) -> None:
         raise Invalid(f"url leads to {literal}, where no webhook may go.", field="url")
 
 
+def host_of(url: str) -> str:
+    """What of a webhook's URL may be told: its path may carry secrets."""
+    return urlsplit(url).hostname or ""
+
+
 def is_public(address: _Address) -> bool:
     """Whether anybody on the internet could be meant: nobody's own network, machine or cloud."""
     if isinstance(address, IPv6Address):

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from paqett.conditions import OPERATORS, Condition, Episode
-from paqett.readings.rows import Ints
 
+Ints = NDArray[np.int64]
 Key = tuple[int, str]  # rule id, device id
 
 

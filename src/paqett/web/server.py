@@ -19,8 +19,10 @@ from paqett.readings.directory import Directory
 from paqett.settings import Settings
 from paqett.web import edge, problems
 from paqett.web.account import AccountController, SessionController
+from paqett.web.alerts import AlertController, AlertRuleController
 from paqett.web.api_keys import ApiKeyController
 from paqett.web.auth import CSRF_HEADER, DEVICE_SCHEME, SCHEME, SESSION_SCHEME, cookie_name
+from paqett.web.channels import ChannelController
 from paqett.web.devices import DeviceController
 from paqett.web.health import healthz, metrics, readyz
 from paqett.web.listener import check_listener, check_ops_listener, listen
@@ -82,6 +84,9 @@ def create_app(services: Services) -> Litestar:
             SessionController,
             ApiKeyController,
             NoticeController,
+            AlertRuleController,
+            AlertController,
+            ChannelController,
             PreferenceController,
             ask_unsubscribe,
             unsubscribe,

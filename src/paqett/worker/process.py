@@ -14,7 +14,7 @@ from paqett.db import transaction
 from paqett.errors import PaqettError
 from paqett.settings import Settings
 from paqett.sqlfiles import query
-from paqett.worker import mail, queue, upkeep
+from paqett.worker import alerts, mail, queue, upkeep, webhooks
 
 _logger = log.get("worker")
 _oldest = Gauge("paqett_tier_oldest_reading_age_seconds", "Age of the oldest reading.", ["tier"])
@@ -24,6 +24,9 @@ _overdue = Gauge(
 _MOVES_EVERY_S = 2.0
 _QUEUE_EVERY_S = 10.0
 _FORGET_EVERY_S = 600.0
+_DUE_EVERY_S = 1.0
+_ABSENCE_EVERY_S = 5.0
+_SUM_UP_EVERY_S = 60.0
 _Round = Callable[[Services], Awaitable[None]]
 
 
@@ -72,6 +75,10 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
     return [
         (settings.worker.retention_every_s, watch_retention),
         (_MOVES_EVERY_S, move_readings),
+        (_DUE_EVERY_S, alerts.tell),
+        (_ABSENCE_EVERY_S, alerts.look_after_absence),
+        (_SUM_UP_EVERY_S, alerts.sum_up_mails),
+        (_FORGET_EVERY_S, alerts.forget_old),
         (_QUEUE_EVERY_S, take_up_jobs),
         (_QUEUE_EVERY_S, queue.count),
         (_QUEUE_EVERY_S, mail.report_failures),
@@ -90,6 +97,7 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
 def register(app: App, open_services: Services) -> None:
     """Tell procrastinate what each task's name means."""
     mail.register(app, open_services)
+    webhooks.register(app, open_services)
 
     @app.task(name="erase_series", retry=jobs.Backoff())
     async def erase_series(account_id: int, series_ids: list[int]) -> None:
