@@ -88,8 +88,7 @@ async def _write_hour(
 ) -> None:  # fmt: skip
     entries = [directory.get(message.device_id) for message in messages]
     batch = Batch(messages, entries)
-    if directory.rules:
-        batch.judged = any(entry.judged for entry in batch.known)
+    batch.judged = _judged(directory, batch)
     feed = None if directory.watch is NOBODY else Feed(directory.watch, entries)
     outcome.unknown += batch.unknown
     # the earliest, since the times of a device that sends much are pushed ahead
@@ -102,6 +101,8 @@ async def _write_hour(
     unseen = batch.unseen()
     if unseen:
         await _create_series(conn, directory, unseen)
+        # a rule for every device that has the metric has just found one more
+        batch.judged = batch.judged or _judged(directory, batch)
     batch.place()
     await _store(conn, directory, batch, outcome, feed)
     if batch.over:
@@ -121,6 +122,10 @@ async def _write_hour(
         seen.add(batch)
     if feed is not None:
         await feed.publish(conn, batch.ledger.refused)
+
+
+def _judged(directory: Directory, batch: Batch) -> bool:
+    return bool(directory.rules) and any(entry.judged for entry in batch.known)
 
 
 async def _create_series(
