@@ -30,18 +30,18 @@ WHERE account_id = ANY (%(accounts)s) AND state <> 'resolved' AND kind <> 'offli
 -- name: newest_readings
 -- The newest readings of some series of the accounts, one more than this flush brought of each,
 -- and what was judged of them without being stored.
-SELECT w.series_id, (extract(epoch FROM r.time) * 1000000)::bigint AS time_us, r.value, r.stored
+SELECT w.series_id, (extract(epoch FROM r.time) * 1000000)::bigint AS time_us, r.stored
 FROM unnest(%(accounts)s::int[], %(series)s::int[], %(most)s::int[]) AS w (account_id, series_id, most)
 CROSS JOIN LATERAL (
-    (SELECT time, value, true AS stored FROM {tier}
+    (SELECT time, true AS stored FROM {tier}
      WHERE account_id = w.account_id AND series_id = w.series_id AND time >= %(since)s
      ORDER BY time DESC LIMIT w.most)
     UNION ALL
-    (SELECT time, value, true FROM {other}
+    (SELECT time, true FROM {other}
      WHERE %(moving)s AND account_id = w.account_id AND series_id = w.series_id AND time >= %(since)s
      ORDER BY time DESC LIMIT w.most)
     UNION ALL
-    (SELECT time, 0, false FROM alert_mark
+    (SELECT time, false FROM alert_mark
      WHERE account_id = w.account_id AND series_id = w.series_id AND time >= %(since)s)
 ) AS r;
 

@@ -154,18 +154,11 @@ async def _newest(
 
 
 def _in_order(readings: list[Reading], rows: list[dict[str, Any]]) -> list[Reading]:
-    """Those newer than whatever was there before them, without duplicates that lost."""
+    """Those newer than whatever was there before this flush; its own rows are among `rows`."""
     own = {reading.time_us for reading in readings}
-    stored = {row["time_us"]: row["value"] for row in rows if row["stored"]}
-    before = [t for t in stored if t not in own]
-    before += [row["time_us"] for row in rows if not row["stored"]]
+    before = [row["time_us"] for row in rows if not (row["stored"] and row["time_us"] in own)]
     newest_us = max(before, default=-1)
-    return [
-        reading
-        for reading in readings
-        if reading.time_us > newest_us
-        and stored.get(reading.time_us, reading.value) == reading.value
-    ]
+    return [reading for reading in readings if reading.time_us > newest_us]
 
 
 def _returned(

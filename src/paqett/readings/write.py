@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from psycopg import errors
 
 from paqett.db import Connection
@@ -191,7 +192,7 @@ async def _store_what_was_over(
         found = await conn.execute(tier_query("filled_slots", *where), {**looked, **bounds})
         filled = {(row["series_id"], row["slot_us"]) for row in await found.fetchall()}
         if batch.judged:
-            batch.seen_over += points
+            batch.seen_over += [p for p in points if (p.series_id, p.time_us) not in present]
         outcome.duplicates += batch.settle(where, present, filled)
     await _store(conn, directory, batch, outcome, feed)
 
@@ -269,7 +270,16 @@ async def _store_numbers(
     outcome.duplicates += len(again)
     outcome.measured_us.append(found.times)
     if batch.judged:
-        batch.seen_numbers.append(found)
+        batch.seen_numbers.append(found if stored is None else _without(found, stored))
+
+
+def _without(found: Numbers, stored: set[tuple[int, int]]) -> Numbers:
+    """The rows that are new: what was there already has been judged."""
+    identities = zip(found.series.tolist(), found.times.tolist(), strict=True)
+    new = np.fromiter((identity in stored for identity in identities), bool, len(found.series))
+    return Numbers(
+        found.series[new], found.times[new], found.values[new], found.numbers[new], found.again
+    )
 
 
 def _not_in(stored: set[tuple[int, int]], found: Numbers) -> list[tuple[int, int]]:
