@@ -10,11 +10,14 @@ from collections.abc import Iterator
 
 import pytest
 
+# hooks: pytest finds them here
+from leaks import pytest_configure, pytest_runtest_makereport  # noqa: F401
 from paqett import migrate
 from paqett.settings import Settings
 from support import (
     Tenant,
     at,
+    close,
     container,
     create,
     docker_has_image,
@@ -44,6 +47,7 @@ def template(server_url: str) -> Iterator[str]:
     name = f"paqett_template_{uuid.uuid4().hex[:8]}"
     create(server_url, name)
     in_database(at(server_url, name), migrate.migrate)
+    close(server_url, name)
     yield name
     drop(server_url, name)
 

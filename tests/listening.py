@@ -48,7 +48,7 @@ async def listening(
 ) -> AsyncIterator[Listening]:
     """One API process on the database at `url`."""
     port = free_port(PORT)
-    async with process(with_url(url, PAQETT_HTTP_PORT=str(port), **environ), clock) as one:
+    async with process(with_url(url, PAQETT_HTTP__PORT=str(port), **environ), clock) as one:
         yield one
 
 

@@ -22,6 +22,7 @@ import msgspec
 import psutil
 import psycopg
 
+import leaks
 from paqett import migrate
 from paqett.children import die_with_parent, free_port
 from paqett.db import Connection
@@ -68,6 +69,7 @@ def private_folder() -> Iterator[Path]:
         yield folder
     finally:
         until(lambda: not orphans(folder), "nothing is left running")
+        leaks.check_files(folder)
         shutil.rmtree(folder)
 
 
@@ -95,7 +97,6 @@ class Stack:
             "PAQETT_PAQETT__DATA_DIR": str(folder),
             "PAQETT_HTTP__PORT": str(18400 + _PORTS),
             "PAQETT_BROKER__LISTEN_PORT": str(18500 + _PORTS),
-            "PAQETT_MQTT__PORT": str(18600 + _PORTS),
         }
         self.process: subprocess.Popen[str] | None = None
 
@@ -249,7 +250,7 @@ class Pieces:
         self._environ = {
             "PAQETT_DATABASE__URL": self.url,
             "PAQETT_BROKER__LISTEN_PORT": str(self.mqtt_port),
-            "PAQETT_MQTT__PORT": str(free_port(19600 + _PORTS)),
+            "PAQETT_MQTT__HOST": str(folder / "broker" / "platform.sock"),
             "PAQETT_MQTT__PASSWORD": "writer",
         }
         self._server: subprocess.Popen[bytes] | None = None
@@ -278,6 +279,13 @@ class Pieces:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(family, timeout=10)
+
+    def kill_broker(self) -> None:
+        """`kill -9` Mosquitto itself, at once or as soon as there is one; it is started again."""
+        broker = psutil.Process(self._broker.pid)
+        until(broker.children, "Mosquitto runs")
+        for child in broker.children():
+            child.kill()
 
     def ingest(self, name: str = "a", argv: list[str] | None = None, **environ: str) -> Ingest:
         """Start a process; the same `name` finds what an earlier one left in its folder."""

@@ -47,7 +47,7 @@ def test_the_doctor_finds_nothing_wrong_after_migrate(bare_database_url: str) ->
     findings = in_database(bare_database_url, examine)
     assert {finding.state for finding in findings} == {"ok"}
     assert [f.subject for f in findings] == [
-        "edition", "revokes", "jobs", "tier free", "tier own", "tier paid",
+        "edition", "revokes", "jobs", "sql logins", "watch", "tier free", "tier own", "tier paid",
     ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from operator import itemgetter
 
 import psycopg
 
-from suite.shape import Row, Shape, rows
+from paqett.local.shape import Row, Shape, rows
 from suite.stand import READY_METRIC, TABLE, Stand
 
 BATCH = 10_000

@@ -1,26 +1,17 @@
 """One load against a stand: publish, wait for the commit of the last, compare what is stored."""
 
-import json
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from paqett.children import die_with_parent
+from paqett.local.flood import Job
+from paqett.local.flooding import FloodFailed, flooding, follow
+from paqett.local.shape import Shape
 from suite.cpu import Meter, Seconds
-from suite.publisher import Job
-from suite.shape import Shape
-from suite.stand import BENCHMARKS, BenchmarkError, Stand
-
-BACKLOG = 10_000
-"""Messages the fleet may be ahead of the commits: Mosquitto acknowledges from memory, so without
-this bound the run would measure how fast it fills up, and then ingest on an idle machine."""
-_POLL_S = 0.05
-_STALLED_S = 30.0
+from suite.stand import BenchmarkError, Stand
 
 
 @dataclass(frozen=True)
@@ -72,33 +63,20 @@ def publisher(stand: Stand, load: Load, each: int) -> Iterator[subprocess.Popen[
         shape=load.shape,
         qos=load.qos,
         rate=load.rate,
+        stamped=load.rate > 0,
         ca_file=str(stand.ca_file) if load.tls else "",
     )
-    child = subprocess.Popen(
-        [sys.executable, "-m", "suite.publisher"], cwd=BENCHMARKS,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-        preexec_fn=die_with_parent(signal.SIGKILL),
-    )  # fmt: skip
-    try:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        child.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
-        if child.stdout.readline() != b"ready\n":
-            raise BenchmarkError(f"the publisher did not start\n{stand.log_tail()}")
+    with _told(stand), flooding(job) as child:
         yield child
-        child.wait(30)
-    finally:
-        child.kill()
-        child.wait()
 
 
-class Progress(Protocol):
-    """Messages done so far: `look` reads the number anew, `still_s` is how long it has stood."""
-
-    def look(self) -> int: ...
-
-    @property
-    def still_s(self) -> float: ...
+@contextmanager
+def _told(stand: Stand) -> Iterator[None]:
+    """What went wrong, with the processes' logs."""
+    try:
+        yield
+    except FloodFailed as error:
+        raise BenchmarkError(f"{error}\n{stand.log_tail()}") from None
 
 
 class _Commits:
@@ -138,7 +116,7 @@ def drive(stand: Stand, load: Load, started: Callable[[], object] = bool) -> Run
         already = stand.count_rows(spare)
         started()
         commits, meter = _Commits(stand, spare), Meter(stand)
-        done = follow(child, commits, total, patient=load.qos > 0, stand=stand)
+        done = follow(child, commits, total, patient=load.qos > 0)
         cpu = meter.read(done["cpu_s"])
     stored = stand.count_rows(spare) - already
     if stored != expected and (load.qos or stored > expected):
@@ -157,22 +135,3 @@ def drive(stand: Stand, load: Load, started: Callable[[], object] = bool) -> Run
         held=done["held_s"] / publish_s,
         cpu_seconds=cpu,
     )
-
-
-def follow(
-    child: subprocess.Popen[bytes], commits: Progress, total: int, *, patient: bool, stand: Stand
-) -> dict[str, Any]:
-    """Give leave as commits come; returns the publisher's account once the last is committed."""
-    assert child.stdin is not None
-    assert child.stdout is not None
-    leave = 0
-    while True:
-        committed = commits.look()
-        if leave < total:
-            leave = min(total, committed + BACKLOG)
-            child.stdin.write(b"%d\n" % leave)
-        elif committed >= total or (not patient and commits.still_s > 3):
-            return dict(json.loads(child.stdout.readline()))
-        if commits.still_s > _STALLED_S or child.poll():
-            raise BenchmarkError(f"stuck at {committed} of {total} messages\n{stand.log_tail()}")
-        time.sleep(_POLL_S if leave < total else _POLL_S / 10)

@@ -3,10 +3,10 @@
 from statistics import mean, median
 from typing import Any
 
+from paqett.local.shape import Shape
 from suite import ceiling
 from suite.form import Form
 from suite.load import Load, Run, drive
-from suite.shape import Shape
 from suite.stand import Stand
 
 SINGLE = Shape()

@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg
 
-from suite.mqtt import open_connection, publish_packet
+from paqett.local.packets import open_connection, publish_packet
 
 METRIC = "probe"
 _PAUSE_S = 0.001

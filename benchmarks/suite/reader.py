@@ -1,6 +1,6 @@
 """A reader that acknowledges and does nothing else: what the broker can do without Paqett.
 
-    python -m suite.reader PORT CLIENT_ID USERNAME PASSWORD COUNTER
+    python -m suite.reader SOCKET CLIENT_ID USERNAME PASSWORD COUNTER
 
 Subscribes to every device at QoS 1 with a clean session under the given client id, prints `ready`,
 and keeps the number of messages so far in the file COUNTER, eight bytes, until it is ended.
@@ -11,7 +11,7 @@ import os
 import struct
 import sys
 
-from suite.mqtt import open_connection
+from paqett.local.packets import open_connection
 
 _ack = struct.Struct("!BBH").pack
 
@@ -47,10 +47,10 @@ def _packets(data: bytes) -> tuple[list[bytes], int]:
 
 def main() -> None:
     """Read until ended."""
-    port, client_id, username, password, counter = sys.argv[1:]
+    path, client_id, username, password, counter = sys.argv[1:]
     with open(counter, "r+b") as file:  # noqa: PTH123 - mmap wants a descriptor
         count = mmap.mmap(file.fileno(), 8)
-    conn = open_connection(int(port), client_id, password, username=username)
+    conn = open_connection(path, client_id, password, username=username)
     conn.sendall(_subscribe_packet("paqett/v1/+/#"))
     conn.recv(5)
     os.write(1, b"ready\n")

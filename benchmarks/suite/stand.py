@@ -23,15 +23,16 @@ import psycopg
 from paqett import db, migrate
 from paqett.children import die_with_parent, free_port, give, service_user
 from paqett.local import fleet, postgres
+from paqett.local.packets import Refused, open_connection, publish_packet
 from paqett.plans import load_plans
 from paqett.settings import load
-from suite.mqtt import Refused, open_connection, publish_packet
 
 BENCHMARKS = Path(__file__).parents[1]
 PLANS = BENCHMARKS / "plans.toml"
 ACCOUNTS = 200
 TABLE = "telemetry_own"
 READY_METRIC = "stand_ready"
+_CA = "ca.pem"
 
 
 class BenchmarkError(Exception):
@@ -42,26 +43,29 @@ class Stand:
     """A database, a broker, an ingest process and a fleet."""
 
     def __init__(
-        self, folder: Path, ports: dict[str, int], url: str, server: subprocess.Popen[bytes]
-    ) -> None:
+        self, folder: Path, ports: dict[str, int], url: str, server: subprocess.Popen[bytes],
+        *, tls: bool,
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.ports = ports
-        self.url = url
+        self._base = url
+        self.url = f"{url}?sslmode=disable"  # the suite's own
+        self._tls = tls
         self.server = server
         self.devices: list[fleet.SimDevice] = []
-        self.conn = psycopg.connect(url, autocommit=True, application_name="benchmark")
-        self.ca_file = folder / "ca.pem"
+        self.conn = psycopg.connect(self.url, autocommit=True, application_name="benchmark")
+        self.ca_file = folder / _CA
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
     def environ(self) -> dict[str, str]:
         """The settings of both processes."""
         return {
-            "PAQETT_DATABASE__URL": self.url,
+            **(self._with_tls() if self._tls else {}),
+            "PAQETT_DATABASE__URL": self._verified if self._tls else self._base,
             "PAQETT_PAQETT__DATA_DIR": str(self.folder),
             "PAQETT_PAQETT__PLANS_FILE": str(PLANS),
             "PAQETT_LOG__LEVEL": "warning",
-            "PAQETT_MQTT__PORT": str(self.ports["platform"]),
             "PAQETT_MQTT__PASSWORD": "writer",
             "PAQETT_BROKER__LISTEN_PORT": str(self.ports["plain"]),
             "PAQETT_BROKER__TLS_PORT": str(self.ports["tls"]),
@@ -69,13 +73,30 @@ class Stand:
             "PAQETT_BROKER__TLS_KEY_FILE": str(self.folder / "server.key"),
         }
 
+    def _with_tls(self) -> dict[str, str]:
+        return {
+            "PAQETT_MQTT__HOST": "127.0.0.1",
+            "PAQETT_MQTT__PORT": str(self.ports["platform"]),
+            "PAQETT_MQTT__TLS": "true",
+            "PAQETT_MQTT__TLS_CA_FILE": str(self.ca_file),
+        }
+
+    @property
+    def _verified(self) -> str:
+        return f"{self._base}?sslmode=verify-full&sslrootcert={self.ca_file}"
+
+    @property
+    def socket(self) -> Path:
+        """Where Mosquitto listens for ingest, as is its default."""
+        return self.folder / "broker" / "platform.sock"
+
     @property
     def metrics_url(self) -> str:
         """Where ingest's own figures are."""
         return f"http://127.0.0.1:{self.ports['ops']}/metrics"
 
     def prepare(self, devices: int) -> None:
-        """Schema, certificates and fleet."""
+        """Schema and fleet."""
 
         async def work() -> None:
             settings = load(self.environ)
@@ -85,7 +106,6 @@ class Stand:
                 self.devices = await fleet.create(conn, "bench", devices, ACCOUNTS, plan)
 
         asyncio.run(work())
-        _make_certificates(self.folder)
 
     def start(self) -> None:
         """Start both processes and wait until a reading has gone all the way."""
@@ -136,6 +156,15 @@ class Stand:
             "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'paqett ingest%'"
         )
         return [row[0] for row in rows]
+
+    def require_tls(self) -> None:
+        """Raises `BenchmarkError` where a connection of ingest's to the database is plain."""
+        rows = self.conn.execute(
+            "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+            " WHERE application_name LIKE 'paqett ingest%'"
+        ).fetchall()
+        if not rows or not all(row[0] for row in rows):
+            raise BenchmarkError(f"ingest's connections to the database: {rows}")
 
     def count_rows(self, without: Sequence[str] = ()) -> int:
         """Rows in the tier's hypertable, those of some devices left out."""
@@ -220,29 +249,40 @@ def _make_certificates(folder: Path) -> None:
 
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    openssl("req", "-x509", *key, "-subj", "/CN=benchmark", "-keyout", "ca.key", "-out", "ca.pem")
+    openssl("req", "-x509", *key, "-subj", "/CN=benchmark", "-keyout", "ca.key", "-out", _CA)
     openssl("req", *key, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr")
     openssl(
-        "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+        "x509", "-req", "-in", "server.csr", "-CA", _CA, "-CAkey", "ca.key",
         "-CAcreateserial", "-days", "2", "-extfile", "names", "-out", "server.pem",
     )  # fmt: skip
-    give(folder / "server.key", service_user("mosquitto"))
+    shutil.copy(folder / "server.key", folder / "database.key")
+    for name, user in (("server.key", "mosquitto"), ("database.key", "postgres")):
+        (folder / name).chmod(0o600)
+        give(folder / name, service_user(user))
 
 
 @contextmanager
-def stand(devices: int = 1000) -> Iterator[Stand]:
-    """A stand with its fleet made and its processes not started yet."""
+def stand(devices: int = 1000, *, tls: bool = False) -> Iterator[Stand]:
+    """A stand with its fleet made and its processes not started yet.
+
+    With `tls` ingest reaches broker and database over it too, each verified against an authority
+    made for the run.
+    """
     with ExitStack() as cleaning:
         folder = Path(tempfile.mkdtemp(prefix="paqett-bench-", dir="/var/tmp"))
         cleaning.callback(shutil.rmtree, folder, ignore_errors=True)
         folder.chmod(0o755)
         ports = _ports()
-        cluster = postgres.create(folder / "postgres", ports["postgres"], shared_buffers="2GB")
+        _make_certificates(folder)
+        cluster = postgres.create(
+            folder / "postgres", ports["postgres"], shared_buffers="2GB",
+            certificate=(folder / "server.pem", folder / "database.key") if tls else None,
+        )  # fmt: skip
         server = postgres.start(cluster, folder / "postgres.log")
         cleaning.callback(_end, server, signal.SIGINT)
         postgres.wait_ready(cluster.url())
         postgres.create_database(cluster, "bench")
-        made = Stand(folder, ports, cluster.url("bench"), server)
+        made = Stand(folder, ports, cluster.url("bench"), server, tls=tls)
         cleaning.callback(made.stop)
         made.prepare(devices)
         yield made

@@ -121,6 +121,22 @@ def broker(result: Result) -> str:
     return _table(head, rows)
 
 
+def sign_in(result: Result) -> str:
+    """How long answers take for addresses with an account and without."""
+    head = [
+        "ms", "known p5", "p50", "p95", "unknown p5", "p50", "p95", "apart", "by chance up to",
+    ]  # fmt: skip
+    rows = [
+        [
+            f"{figure['name']} ({figure['samples']} of each)",
+            *(str(figure[kind][q]) for kind in ("known", "unknown") for q in ("p5", "p50", "p95")),
+            f"{figure['apart']:.2f}", f"{figure['apart_by_chance']:.2f}",
+        ]
+        for figure in result["figures"]
+    ]  # fmt: skip
+    return _table(head, rows)
+
+
 def of(part: str, result: Result) -> str:
     """The tables of a part's result."""
     if "skipped" in result:
@@ -133,5 +149,6 @@ def of(part: str, result: Result) -> str:
         "latency": latency,
         "memory": memory,
         "profile": profile,
+        "sign_in": sign_in,
     }
     return tables.get(part, rates)(result)

@@ -6,7 +6,7 @@ DECLARE
     db text := current_database();
     part text;
 BEGIN
-    FOREACH part IN ARRAY ARRAY['_owner', '_api', '_ingest', '_worker'] LOOP
+    FOREACH part IN ARRAY ARRAY['_owner', '_api', '_ingest', '_worker', '_admin'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = db || part) THEN
             EXECUTE format('CREATE ROLE %I LOGIN', db || part);
         END IF;
@@ -14,6 +14,9 @@ BEGIN
     EXECUTE format('ALTER DATABASE %I OWNER TO %I', db, db || '_owner');
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', db);
     EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I, %I, %I', db, db || '_api', db || '_ingest', db || '_worker');
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', db, db || '_admin');
+    EXECUTE format('ALTER ROLE %I SET default_transaction_read_only = on', db || '_admin');
+    EXECUTE format('ALTER ROLE %I SET search_path = admin, public', db || '_admin');
     EXECUTE format('GRANT ALL ON SCHEMA public TO %I', db || '_owner');
 END $$;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;

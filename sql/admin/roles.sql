@@ -85,6 +85,19 @@ BEGIN
 
     EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text) TO %I', worker);
 
+    -- our functions are for our roles; one that is closed to PUBLIC already is granted by name
+    FOR part IN
+        SELECT p.oid::regprocedure AS routine FROM pg_proc AS p
+        CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS acl
+        WHERE p.pronamespace = 'public'::regnamespace AND p.proowner = current_user::regrole
+          AND acl.grantee = 0
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON ROUTINE %s FROM PUBLIC', part.routine);
+        EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', part.routine, everyone);
+    END LOOP;
+    EXECUTE format('GRANT SELECT, DELETE ON sql_login TO %I, %I', api, worker);
+    EXECUTE format('GRANT SELECT ON sql_watch TO %I, %I', api, worker);
+
     -- jobs are written in the caller's transaction and worked by the worker
     IF to_regclass('procrastinate_jobs') IS NOT NULL THEN
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON procrastinate_jobs, procrastinate_events,'

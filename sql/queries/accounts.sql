@@ -49,7 +49,8 @@ WITH ended AS (
 UPDATE account SET password_hash = %(hash)s WHERE id = %(account)s;
 
 -- name: set_email
--- The account's new address, proved by a token mailed to it.
+-- The account's new address, proved by a token mailed to it; what was mailed to the old one ends.
+WITH ended AS (DELETE FROM account_token WHERE account_id = %(account)s)
 UPDATE account SET email = %(email)s, email_verified_at = %(now)s, pending_email = NULL
 WHERE id = %(account)s;
 

@@ -166,12 +166,14 @@ ON CONFLICT (account_id) DO NOTHING;
 -- name: save_allowances
 -- What the flush has used of them.
 UPDATE allowance AS a SET
-    day = CASE WHEN t.used IS NULL THEN a.day ELSE t.day::date END,
+    day = CASE WHEN t.used IS NULL THEN a.day ELSE %(day)s::date END,
     points = coalesce(t.used, a.points),
     late_left = t.late_left, late_at = t.late_at, writer = %(writer)s
-FROM unnest(%(accounts)s::int[], %(days)s::timestamptz[], %(used)s::bigint[],
-            %(late_left)s::float8[], %(late_at)s::timestamptz[])
-    AS t (account_id, day, used, late_left, late_at)
+FROM (
+    SELECT account_id, used, late_left, 'epoch'::timestamptz + late_at * interval '1 microsecond'
+    FROM unnest(%(accounts)s::int[], %(used)s::bigint[], %(late_left)s::float8[],
+                %(late_at)s::bigint[]) AS u (account_id, used, late_left, late_at)
+) AS t (account_id, used, late_left, late_at)
 WHERE a.account_id = t.account_id;
 
 -- name: message_tokens

@@ -8,6 +8,10 @@ RETURNING id, name, hint, scopes, device_ids, created_at, expires_at, last_used_
 -- How many of the named devices are the account's.
 SELECT count(*) AS devices FROM device WHERE account_id = %(account)s AND id = ANY (%(devices)s);
 
+-- name: count_keys
+-- How many keys the account has.
+SELECT count(*) AS keys FROM api_key WHERE account_id = %(account)s;
+
 -- name: list_keys
 -- The account's keys, newest first, without what would let anybody in.
 SELECT id, name, hint, scopes, device_ids, created_at, expires_at, last_used_at, last_used_ip

@@ -5,11 +5,13 @@ FROM account JOIN tier ON tier.name = account.tier
 WHERE account.id = %(account)s;
 
 -- name: read_series
--- The series of some of the account's devices, by device and metric.
-SELECT id, device_id, metric, kind, unit, mixed FROM series
-WHERE account_id = %(account)s AND device_id = ANY (%(devices)s)
-  AND (%(metrics)s::text[] IS NULL OR metric = ANY (%(metrics)s))
-ORDER BY device_id, metric;
+-- Some of the account's devices with their series; a device without any has one row of nulls.
+SELECT device.id, series.id, metric, kind, unit, mixed
+FROM device LEFT JOIN series
+  ON series.device_id = device.id AND series.account_id = device.account_id
+ AND (%(metrics)s::text[] IS NULL OR metric = ANY (%(metrics)s))
+WHERE device.account_id = %(account)s AND device.id = ANY (%(devices)s)
+ORDER BY device.id, metric;
 
 -- name: read_raw_asc
 -- A page of the account's readings, oldest first; {other} holds some of them while a move is open.
@@ -102,38 +104,105 @@ ORDER BY time DESC, series_id DESC, number
 LIMIT %(limit)s;
 
 -- name: read_buckets
--- Aggregates of the account's numbers and booleans over buckets of one length, oldest first.
+-- Aggregates of the account's numbers and booleans: buckets of one length, or those that begin at
+-- `starts`. What is not asked for is not computed.
 SELECT * FROM (
-    SELECT time_bucket(make_interval(secs => %(bucket)s), time) AS time, series_id,
-           avg(value) AS avg, min(value) AS min, max(value) AS max, count(*) AS count
+    SELECT CASE WHEN %(starts)s::timestamptz[] IS NULL THEN time_bucket(%(width)s::interval, time, %(origin)s::timestamptz)
+            ELSE (%(starts)s::timestamptz[])[width_bucket(time, %(starts)s::timestamptz[])] END AS bucket,
+           series_id, count(*),
+           sum(value) FILTER (WHERE %(sums)s),
+           min(value) FILTER (WHERE %(extremes)s), max(value) FILTER (WHERE %(extremes)s),
+           first(value, time) FILTER (WHERE %(ends)s), last(value, time) FILTER (WHERE %(ends)s)
     FROM (
         SELECT time, series_id, value FROM {tier}
-        WHERE account_id = %(account)s AND series_id = ANY (%(series)s) AND time >= greatest(%(from)s, %(after_time)s::timestamptz) AND time < %(to)s
+        WHERE account_id = %(account)s AND series_id = ANY (%(series)s::int[])
+          AND time >= %(from)s AND time < %(to)s
         UNION ALL
         SELECT time, series_id, value FROM {other}
-        WHERE %(moving)s AND account_id = %(account)s AND series_id = ANY (%(series)s) AND time >= greatest(%(from)s, %(after_time)s::timestamptz) AND time < %(to)s
+        WHERE %(moving)s AND account_id = %(account)s AND series_id = ANY (%(series)s::int[])
+          AND time >= %(from)s AND time < %(to)s
     ) AS reading
     GROUP BY 1, 2
 ) AS bucket
-WHERE %(after_time)s::timestamptz IS NULL OR (time, series_id) > (%(after_time)s, %(after_series)s)
-ORDER BY time, series_id
+WHERE %(after_time)s::timestamptz IS NULL
+   OR CASE WHEN %(descending)s THEN (bucket, series_id) < (%(after_time)s, %(after_series)s)
+           ELSE (bucket, series_id) > (%(after_time)s, %(after_series)s) END
+ORDER BY CASE WHEN %(descending)s THEN bucket END DESC,
+         CASE WHEN %(descending)s THEN series_id END DESC, bucket, series_id
+LIMIT %(limit)s;
+
+-- name: read_sorted_buckets
+-- The same of the account's readings with percentiles, for which each bucket must be sorted.
+SELECT * FROM (
+    SELECT CASE WHEN %(starts)s::timestamptz[] IS NULL THEN time_bucket(%(width)s::interval, time, %(origin)s::timestamptz)
+            ELSE (%(starts)s::timestamptz[])[width_bucket(time, %(starts)s::timestamptz[])] END AS bucket,
+           series_id, count(*),
+           sum(value) FILTER (WHERE %(sums)s),
+           min(value) FILTER (WHERE %(extremes)s), max(value) FILTER (WHERE %(extremes)s),
+           first(value, time) FILTER (WHERE %(ends)s), last(value, time) FILTER (WHERE %(ends)s),
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY value),
+           percentile_cont(0.95) WITHIN GROUP (ORDER BY value)
+    FROM (
+        SELECT time, series_id, value FROM {tier}
+        WHERE account_id = %(account)s AND series_id = ANY (%(series)s::int[])
+          AND time >= %(from)s AND time < %(to)s
+        UNION ALL
+        SELECT time, series_id, value FROM {other}
+        WHERE %(moving)s AND account_id = %(account)s AND series_id = ANY (%(series)s::int[])
+          AND time >= %(from)s AND time < %(to)s
+    ) AS reading
+    GROUP BY 1, 2
+) AS bucket
+WHERE %(after_time)s::timestamptz IS NULL
+   OR CASE WHEN %(descending)s THEN (bucket, series_id) < (%(after_time)s, %(after_series)s)
+           ELSE (bucket, series_id) > (%(after_time)s, %(after_series)s) END
+ORDER BY CASE WHEN %(descending)s THEN bucket END DESC,
+         CASE WHEN %(descending)s THEN series_id END DESC, bucket, series_id
+LIMIT %(limit)s;
+
+-- name: read_text_buckets
+-- What there is of the account's texts: neither order nor sums.
+SELECT * FROM (
+    SELECT CASE WHEN %(starts)s::timestamptz[] IS NULL THEN time_bucket(%(width)s::interval, time, %(origin)s::timestamptz)
+            ELSE (%(starts)s::timestamptz[])[width_bucket(time, %(starts)s::timestamptz[])] END AS bucket,
+           series_id, count(*), NULL::float8, NULL::float8, NULL::float8,
+           first(value, time) FILTER (WHERE %(ends)s), last(value, time) FILTER (WHERE %(ends)s)
+    FROM (
+        SELECT time, series_id, value FROM {tier_text}
+        WHERE account_id = %(account)s AND series_id = ANY (%(series)s::int[])
+          AND time >= %(from)s AND time < %(to)s
+        UNION ALL
+        SELECT time, series_id, value FROM {other_text}
+        WHERE %(moving)s AND account_id = %(account)s AND series_id = ANY (%(series)s::int[])
+          AND time >= %(from)s AND time < %(to)s
+    ) AS reading
+    GROUP BY 1, 2
+) AS bucket
+WHERE %(after_time)s::timestamptz IS NULL
+   OR CASE WHEN %(descending)s THEN (bucket, series_id) < (%(after_time)s, %(after_series)s)
+           ELSE (bucket, series_id) > (%(after_time)s, %(after_series)s) END
+ORDER BY CASE WHEN %(descending)s THEN bucket END DESC,
+         CASE WHEN %(descending)s THEN series_id END DESC, bucket, series_id
 LIMIT %(limit)s;
 
 -- name: read_latest
 -- The newest reading of each of the account's series, one look into the index each.
-SELECT s.id AS series_id, l.time, l.number, l.text
-FROM unnest(%(series)s::int[]) AS s (id)
-CROSS JOIN LATERAL (
-    (SELECT time, value AS number, NULL AS text FROM {tier}
-     WHERE account_id = %(account)s AND series_id = s.id AND time >= %(from)s ORDER BY time DESC LIMIT 1)
+SELECT s.id, l.time, l.value AS number, NULL AS text
+FROM unnest(%(series)s::int[]) AS s (id) CROSS JOIN LATERAL (
+    (SELECT time, value FROM {tier} WHERE account_id = %(account)s AND series_id = s.id
+     AND time >= %(from)s AND time < %(to)s ORDER BY time DESC LIMIT 1)
     UNION ALL
-    (SELECT time, NULL, value FROM {tier_text}
-     WHERE account_id = %(account)s AND series_id = s.id AND time >= %(from)s ORDER BY time DESC LIMIT 1)
+    (SELECT time, value FROM {other} WHERE %(moving)s AND account_id = %(account)s AND series_id = s.id
+     AND time >= %(from)s AND time < %(to)s ORDER BY time DESC LIMIT 1)
+    ORDER BY time DESC LIMIT 1
+) AS l
+UNION ALL
+SELECT s.id, l.time, NULL, l.value
+FROM unnest(%(texts)s::int[]) AS s (id) CROSS JOIN LATERAL (
+    (SELECT time, value FROM {tier_text} WHERE account_id = %(account)s AND series_id = s.id
+     AND time >= %(from)s AND time < %(to)s ORDER BY time DESC LIMIT 1)
     UNION ALL
-    (SELECT time, value, NULL FROM {other}
-     WHERE %(moving)s AND account_id = %(account)s AND series_id = s.id AND time >= %(from)s ORDER BY time DESC LIMIT 1)
-    UNION ALL
-    (SELECT time, NULL, value FROM {other_text}
-     WHERE %(moving)s AND account_id = %(account)s AND series_id = s.id AND time >= %(from)s ORDER BY time DESC LIMIT 1)
-    ORDER BY time DESC, number LIMIT 1
+    (SELECT time, value FROM {other_text} WHERE %(moving)s AND account_id = %(account)s AND series_id = s.id
+     AND time >= %(from)s AND time < %(to)s ORDER BY time DESC LIMIT 1)
+    ORDER BY time DESC LIMIT 1
 ) AS l;

@@ -40,7 +40,13 @@ WHERE account_id = %(account)s AND id = %(session)s AND ended_at IS NULL
 RETURNING id;
 
 -- name: end_sessions
--- Every session of the account, or every one but the one that asks.
+-- Every session of the account, or every one but the one that asks; a change of address that one of
+-- them asked for ends with them.
+WITH ended AS (
+    DELETE FROM account_token WHERE account_id = %(account)s AND purpose = 'change_email'
+), forgotten AS (
+    UPDATE account SET pending_email = NULL WHERE id = %(account)s AND pending_email IS NOT NULL
+)
 UPDATE session SET hash = NULL, ended_at = %(now)s
 WHERE account_id = %(account)s AND ended_at IS NULL
   AND (%(but)s::bigint IS NULL OR id <> %(but)s);

@@ -9,7 +9,7 @@ from paqett.accounts import Account
 from paqett.alerts import Rule
 from paqett.conditions import OPERATORS, Condition, Episode, Reading, follow
 from paqett.db import Connection
-from paqett.errors import NotFound
+from paqett.readings.source import look
 from paqett.sqlfiles import query, tier_query
 
 _SPAN = timedelta(hours=24)
@@ -56,27 +56,19 @@ async def _read(
     conn: Connection, account: Account, name: str, values: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """What the query finds, again where a move between tiers began or ended meanwhile."""
-    state = await _state(conn, account)
+    state = await look(conn, account)
     while True:
-        oldest = max(state["readable_from"], values["to"] - state["retention"])
         moment = {
             **values,
             "account": account.id,
-            "from": max(values["from"], oldest),
-            "moving": state["moving_from"] is not None,
+            "from": max(values["from"], state.oldest(values["to"])),
+            "moving": state.moving_from is not None,
         }
-        statement = tier_query(name, state["tier"], state["moving_from"])
+        statement = tier_query(name, state.tier, state.moving_from)
         rows = await (await conn.execute(statement, moment)).fetchall()
-        before, state = state, await _state(conn, account)
+        before, state = state, await look(conn, account)
         if state == before:
             return rows
-
-
-async def _state(conn: Connection, account: Account) -> dict[str, Any]:
-    row = await (await conn.execute(query("reading_state"), {"account": account.id})).fetchone()
-    if row is None:
-        raise NotFound("There is no such account.")
-    return row
 
 
 async def _series(

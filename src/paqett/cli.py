@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -31,6 +31,7 @@ from paqett import (
     migrate,
     moves,
     notices,
+    oversight,
     passwords,
     sessions,
     usage,
@@ -170,8 +171,8 @@ def _admin(parser: argparse.ArgumentParser) -> None:
     command.add_argument("plan")
     command.set_defaults(run=_with_database(_set_plan))
     _json_flag(command)
-    command = commands.add_parser("usage", help="what an account has used of its plan")
-    command.add_argument("account", help="id or e-mail")
+    command = commands.add_parser("usage", help="what an account has used of its plan, or all have")
+    command.add_argument("account", nargs="?", help="id or e-mail; none: every account")
     command.add_argument("--days", type=int, default=30, help="how many days before today")
     command.set_defaults(run=_with_database(_usage))
     _json_flag(command)
@@ -181,6 +182,15 @@ def _admin(parser: argparse.ArgumentParser) -> None:
     command = commands.add_parser("retry-job", help="try a failed job again")
     command.add_argument("job", type=int, help="its number in `paqett admin jobs`")
     command.set_defaults(run=_with_database(_retry_job))
+    command = commands.add_parser("retention", help="each tier's policy and its oldest reading")
+    command.set_defaults(run=_with_database(_retention))
+    command = commands.add_parser(
+        "top", help="the devices that send the most, or what fills the disk"
+    )
+    command.add_argument("--tables", action="store_true", help="tables instead of devices")
+    command.add_argument("--days", type=_positive, default=7, help="of devices: how far back")
+    command.add_argument("--limit", type=_positive, default=20)
+    command.set_defaults(run=_with_database(_top))
     command = commands.add_parser("list", help="all accounts")
     command.set_defaults(run=_with_database(_list_accounts))
     _json_flag(command)
@@ -202,6 +212,13 @@ def _device(parser: argparse.ArgumentParser) -> None:
             command.add_argument("thing_name")
         elif name != "list":
             command.add_argument("device")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 100_000:
+        raise ValueError
+    return number
 
 
 def _json_flag(parser: argparse.ArgumentParser) -> None:
@@ -449,9 +466,22 @@ async def _set_plan(conn: db.Connection, settings: Settings, arguments: argparse
 
 
 async def _usage(conn: db.Connection, settings: Settings, arguments: argparse.Namespace) -> Any:
+    if arguments.account is None:
+        since = datetime.now(UTC).date() - timedelta(days=arguments.days)
+        return await oversight.usage(conn, since)
     account = await accounts.find(conn, arguments.account)
     plan = _plan(settings, account.plan)
     return await usage.today(conn, account, plan, datetime.now(UTC), arguments.days)
+
+
+async def _retention(conn: db.Connection, _: Settings, __: argparse.Namespace) -> Any:
+    return await oversight.retention(conn)
+
+
+async def _top(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> Any:
+    if arguments.tables:
+        return await oversight.largest_tables(conn, arguments.limit)
+    return await oversight.largest_devices(conn, arguments.days, arguments.limit)
 
 
 async def _list_accounts(conn: db.Connection, _: Settings, __: argparse.Namespace) -> Any:

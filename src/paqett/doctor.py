@@ -1,16 +1,18 @@
 """`paqett doctor`: what a deployment gets wrong, each finding with the way to mend it."""
 
 import shutil
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import msgspec
 
-from paqett import jobs, mail_transport, retention
+from paqett import grafana, jobs, mail_transport, retention
 from paqett.db import Connection
 from paqett.errors import ConfigurationError
 from paqett.settings import Settings
 from paqett.sqlfiles import query
+
+_WATCH_LATE = timedelta(minutes=1)
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -92,8 +94,10 @@ def _mail(settings: Settings) -> Finding:
 
 
 async def examine(conn: Connection, now: datetime) -> list[Finding]:
-    """Edition, REVOKEs, roles, failed jobs and the state of every tier's retention."""
+    """Edition, REVOKEs, jobs, SQL logins and their watch, and the state of every retention."""
+    logins = await grafana.state(conn)
     found = [_edition_finding(await edition(conn)), await _revokes(conn), await _jobs(conn)]
+    found += [_logins_finding(logins), _watch_finding(logins, now)]
     found += [_tier_finding(state, now) for state in await retention.states(conn)]
     return found
 
@@ -125,6 +129,37 @@ async def _jobs(conn: Connection) -> Finding:
         mend = "`paqett admin jobs` tells why, `paqett admin retry-job ID` tries one again"
         return Finding("jobs", "warning", detail, mend)
     return Finding("jobs", "ok", detail)
+
+
+def _logins_finding(found: grafana.State) -> Finding:
+    """Roles' attributes, and what PostgreSQL leaves open to any login."""
+    subject = "sql logins"
+    migrate = "run `paqett migrate` with a superuser's PAQETT_DATABASE__URL"
+    if not found.can_create and not found.logins:
+        return Finding(subject, "ok", "refused: this server's roles were not made by a superuser")
+    if not found.can_create or not found.closed:
+        detail = f"{found.open_routines} routines and {found.open_tables} tables are open to PUBLIC"
+        if found.open_temporary:
+            detail += ", and so are temporary tables"
+        return Finding(subject, "failed", detail, migrate)
+    if found.odd_logins or found.stray_roles:
+        detail = f"{found.odd_logins} are not as they were made, {found.stray_roles} are nobody's"
+        mend = "compare pg_roles with admin.sql_logins; drop what is not known"
+        return Finding(subject, "failed", detail, mend)
+    if found.logins and found.prepared_transactions:
+        detail = "max_prepared_transactions lets a login leave locks behind"
+        return Finding(subject, "warning", detail, "set max_prepared_transactions = 0")
+    return Finding(subject, "ok", f"{found.logins}, apart from one another")
+
+
+def _watch_finding(found: grafana.State, now: datetime) -> Finding:
+    if not found.logins:
+        return Finding("watch", "ok", "no SQL logins to watch")
+    seen = found.watched_at
+    detail = f"last looked {seen.isoformat() if seen else 'never'}"
+    if seen is None or now - seen > _WATCH_LATE:
+        return Finding("watch", "failed", detail, "start `paqett worker`")
+    return Finding("watch", "ok", detail)
 
 
 def _tier_finding(state: retention.TierState, now: datetime) -> Finding:

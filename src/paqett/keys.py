@@ -11,12 +11,13 @@ import msgspec
 
 from paqett.accounts import Account
 from paqett.db import Connection
-from paqett.errors import Invalid, NotFound, Unauthorized
+from paqett.errors import Conflict, Invalid, NotFound, Unauthorized
 from paqett.mqtt.credentials import matches
 from paqett.principals import SCOPES, Principal
 from paqett.sqlfiles import query
 
 PREFIX = "pqt_"
+MOST = 1000  # keys of one account
 _ALPHABET = string.digits + string.ascii_letters
 _RANDOM, _CHECK = 32, 6
 _DEVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
@@ -67,12 +68,16 @@ async def create(
 ) -> NewKey:
     """A new key of the account.
 
-    Raises `Invalid` for a scope that does not exist or a device that is not the account's.
+    Raises `Conflict` where it has as many as it may have, `Invalid` for a scope that does not
+    exist or a device that is not the account's.
     """
     unknown = set(scopes) - SCOPES
     if unknown or not scopes:
         raise Invalid(f"Scopes are {', '.join(sorted(SCOPES))}.", field="scopes")
     await _check_devices(conn, account_id, device_ids)
+    row = await (await conn.execute(query("count_keys"), {"account": account_id})).fetchone()
+    if row is not None and row["keys"] >= MOST:
+        raise Conflict(f"An account has {MOST:,} API keys at most; delete some first.")
     body = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
     key = body + _checksum(body)
     values = {

@@ -1,7 +1,7 @@
 """Bring a database to this program's schema: forward only, under one lock, again and again.
 
-`sql/migrations/` run once each, in order of their names. `sql/hypertables/` and `sql/policies/`
-run every time and converge. procrastinate's own schema is applied from its package.
+`sql/migrations/` run once each, in order of their names. `sql/hypertables/`, `sql/policies/` and
+`sql/admin/` run every time and converge. procrastinate's own schema is applied from its package.
 """
 
 import hashlib
@@ -42,12 +42,16 @@ async def migrate(conn: Connection) -> list[str]:
     await conn.execute("SET lock_timeout = '30s'")
     await conn.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
     try:
-        await _bootstrap(conn)
+        superuser = await _bootstrap(conn)
         applied = await _apply_migrations(conn)
         for folder in ("hypertables", "policies"):
             for path in sorted((sql_dir() / folder).glob("*.sql")):
                 await _run(conn, script(folder, path.name))
-        await _run(conn, script("admin", "roles.sql"))
+        for name in ("roles.sql", "grafana.sql", "operator.sql"):
+            await _run(conn, script("admin", name))
+        if superuser:
+            await conn.execute("RESET ROLE")
+            await _run(conn, script("admin", "logins.sql"))
         return applied
     finally:
         if not conn.closed:
@@ -55,8 +59,12 @@ async def migrate(conn: Connection) -> list[str]:
             await conn.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
 
 
-async def _bootstrap(conn: Connection) -> None:
-    if await _scalar(conn, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+async def _bootstrap(conn: Connection) -> bool:
+    """What only a superuser can do, where this is one; whether it is."""
+    superuser = bool(
+        await _scalar(conn, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+    )
+    if superuser:
         await _run(conn, script("admin", "bootstrap.sql"))
         owner = sql.Identifier(f"{await _scalar(conn, 'SELECT current_database()')}_owner")
         await conn.execute(sql.SQL("SET ROLE {}").format(owner))
@@ -65,6 +73,7 @@ async def _bootstrap(conn: Connection) -> None:
             "the database has no timescaledb extension and this role may not create it: run"
             " `paqett migrate` once with a superuser's PAQETT_DATABASE__URL"
         )
+    return superuser
 
 
 async def _apply_migrations(conn: Connection) -> list[str]:

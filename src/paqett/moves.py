@@ -9,9 +9,12 @@ that account holds the same lock shared and skips what the other tier holds.
 from datetime import datetime, timedelta
 from typing import Any
 
+from paqett import grafana, jobs
+from paqett.accounts import Account
 from paqett.db import Connection
 from paqett.errors import Invalid, NotFound
 from paqett.plans import Plan
+from paqett.readings.buckets import to_us
 from paqett.sqlfiles import query, tier_query
 
 GRACE = timedelta(days=14)  # product contract §5: downgrade
@@ -22,8 +25,8 @@ async def set_plan(conn: Connection, account_id: int, plan: Plan, now: datetime)
     """Give the account `plan`.
 
     A tier with at least as long a retention is joined at once. A shorter one is joined after the
-    grace, since readings end with it: that time is returned. Raises `NotFound`, and `Invalid` while
-    an earlier move is still open.
+    grace, since readings end with it: that time is returned. A plan without Grafana ends the SQL
+    login. Raises `NotFound`, and `Invalid` while an earlier move is still open.
     """
     account = await _lock(conn, account_id)
     tiers = await _tiers(conn)
@@ -33,6 +36,8 @@ async def set_plan(conn: Connection, account_id: int, plan: Plan, now: datetime)
     if plan.tier != account["tier"] and tiers[plan.tier] < tiers[account["tier"]]:
         due = now + GRACE
     await conn.execute(query("set_plan"), {"account": account_id, "plan": plan.name, "due": due})
+    if not plan.grafana:
+        await grafana.drop(conn, account_id)
     if plan.tier != account["tier"] and due is None:
         await _flip(conn, account, plan.tier, tiers, now)
     return due
@@ -141,16 +146,49 @@ async def _oldest(
     return min(found, default=None)
 
 
-async def erase_slice(conn: Connection, account_id: int, series: list[int]) -> bool:
-    """Erase the oldest day of these series' readings in each tier; true while there may be more."""
+async def begin_removal(
+    conn: Connection, account: Account, device_id: str, metrics: list[str] | None
+) -> list[int]:
+    """A device's series, all or those of `metrics`, once every flush in flight is committed.
+
+    What arrives after this is new, and stays.
+    """
+    await conn.execute(query("lock_directory"))
+    values = {"account": account.id, "id": device_id}
+    rows = await (await conn.execute(query("device_series"), values)).fetchall()
+    return [row["id"] for row in rows if metrics is None or row["metric"] in metrics]
+
+
+async def remove_later(
+    conn: Connection, account_id: int, device_id: str, series: list[int],
+    from_: datetime, to: datetime,
+) -> None:  # fmt: skip
+    """A job erases these series' readings of `[from_, to)`."""
+    await jobs.defer(
+        conn, "erase_series", lock=f"erase {device_id}", account_id=account_id, series_ids=series,
+        from_us=to_us(from_), to_us=to_us(to),
+    )  # fmt: skip
+
+
+async def erase_slice(
+    conn: Connection, account_id: int, series: list[int],
+    from_: datetime | None = None, to: datetime | None = None,
+) -> bool:  # fmt: skip
+    """Erase the oldest day of these series' readings in each tier; true while there may be more.
+
+    Only those of `[from_, to)` where these are given. Nothing moves between tiers meanwhile.
+    """
+    await conn.execute(query("lock_move"), {"account": account_id})
+    whole = {"series": series, "from": from_, "to": to}
     left = False
     for tier in await _tiers(conn):
         names = ("oldest_series_number", "oldest_series_text")
-        start = await _oldest(conn, tier, names, account_id, series=series)
+        start = await _oldest(conn, tier, names, account_id, **whole)
         if start is None:
             continue
         left = True
+        end = start + SLICE if to is None else min(start + SLICE, to)
         for form in ("numbers", "texts"):
-            span = {"account": account_id, "series": series, "to": start + SLICE}
+            span = {"account": account_id, "series": series, "from": start, "to": end}
             await conn.execute(tier_query(f"erase_{form}", tier), span)
     return left

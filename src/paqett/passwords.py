@@ -48,7 +48,7 @@ def check(password: str, *about: str | None) -> None:
     if not SHORTEST <= len(plain) <= LONGEST:
         raise Invalid(f"A password has {SHORTEST} to {LONGEST} characters.", field="password")
     words = {word.lower() for text in about if text for word in (text, text.partition("@")[0])}
-    if plain.lower() in words | _commonest():
+    if plain.lower() in words or plain.lower() in _commonest():
         raise CommonPassword(
             "This password is among those tried first by anybody who guesses; choose another.",
             field="password",

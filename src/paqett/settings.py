@@ -119,6 +119,7 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     username: str
     password: str
     tls: bool
+    tls_ca_file: str
     receive_maximum: int
     share_group: str
 
@@ -155,6 +156,15 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retention_every_s: int
 
 
+class Grafana(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grafana]`"""
+
+    host: str
+    port: int
+    sslmode: Literal["", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+    query_limit_s: int
+
+
 class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[agent]`"""
 
@@ -182,6 +192,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     broker: Broker
     ingest: Ingest
     worker: Worker
+    grafana: Grafana
     agent: Agent
 
     @property
@@ -239,9 +250,26 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         if name.startswith(PREFIX) and not name.startswith(_NOT_SETTINGS):
             _set_from_environment(values, name, text)
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"settings: {error}") from None
+    return msgspec.structs.replace(settings, mqtt=_with_address(settings))
+
+
+def is_socket(host: str) -> bool:
+    """Whether a host of `[mqtt]` is the path of a Unix socket."""
+    return host.startswith("/")
+
+
+def _with_address(settings: Settings) -> Mqtt:
+    """`[mqtt]` with a host, `paqett broker`'s own socket where none is set."""
+    mqtt = settings.mqtt
+    if not mqtt.host:
+        socket = settings.data_dir.resolve() / "broker" / "platform.sock"
+        mqtt = msgspec.structs.replace(mqtt, host=str(socket))
+    if mqtt.tls and is_socket(mqtt.host):
+        raise ConfigurationError("mqtt.tls is for a broker with a name: set mqtt.host")
+    return mqtt
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

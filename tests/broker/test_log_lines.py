@@ -2,7 +2,7 @@
 
 import pytest
 
-from paqett.broker.log_lines import Event, is_running, parse
+from paqett.broker.log_lines import Event, is_running, is_signed_in, parse
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,15 @@ def test_a_line_becomes_its_event(line: str, event: Event | None) -> None:
 )
 def test_a_client_id_that_reads_like_the_broker_is_no_event(line: str) -> None:
     assert parse(f"2026-11-24T03:00:55Z: {line}") is None
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1:44656", "/var/lib/my paqett/platform.sock:0"])
+def test_the_platform_signs_in_over_tcp_and_over_its_socket(where: str) -> None:
+    said = f"New client connected from {where} as writer-1 (p5, c0, k20, u'paqett.ingest')."
+    line = f"2026-11-24T02:59:50Z: {said}"
+    assert is_signed_in(line, "writer-1")
+    assert not is_signed_in(line, "writer-2")
+    assert parse(line) is None
 
 
 def test_only_the_brokers_own_line_says_that_it_runs() -> None:

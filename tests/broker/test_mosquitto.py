@@ -34,8 +34,8 @@ class Broker:
         self.settings: Settings = load(
             {
                 "PAQETT_MQTT__PASSWORD": "writer",
-                "PAQETT_MQTT__PORT": str(port),
-                "PAQETT_BROKER__LISTEN_PORT": str(free_port(port + 1)),
+                "PAQETT_MQTT__HOST": str(folder / "platform.sock"),
+                "PAQETT_BROKER__LISTEN_PORT": str(port),
             }
         )
         self.lines = {"a": verifier("a"), "b": verifier("b")}
@@ -189,15 +189,14 @@ def test_a_device_hears_of_its_own_errors_only(broker: Broker) -> None:
         client = await device(broker, "a")
         client.on_message = lambda _c, _topic, payload, *_: heard.append(payload) or 0
         client.subscribe("paqett/v1/+/errors", qos=1)
-        platform = gmqtt.Client("anything-else")
-        platform.set_auth_credentials("paqett.ingest", "writer")
-        await platform.connect("127.0.0.1", broker.settings.mqtt.port)
-        platform.publish("paqett/v1/b/errors", b"of b", qos=1)
-        platform.publish("paqett/v1/a/errors", b"of a", qos=1)
+        writer = Writer(broker)
+        await writer.start()
+        writer.consumer.publish("paqett/v1/b/errors", b"of b")
+        writer.consumer.publish("paqett/v1/a/errors", b"of a")
         await until(lambda: bool(heard))
         await asyncio.sleep(0.3)
         assert heard == [b"of a"]
-        await platform.disconnect()
+        await writer.stop()
         await client.disconnect()
 
     run(work)
@@ -322,6 +321,27 @@ def test_a_publisher_delivers_everything_through_a_killed_broker(broker: Broker)
 
 
 def test_a_device_signs_in_over_tls(broker: Broker) -> None:
+    port = serve_tls(broker)
+    broker.start()
+
+    async def work() -> None:
+        await (await device(broker, "b")).disconnect()
+        writer = Writer(broker)
+        await writer.start()
+        client = gmqtt.Client("any")
+        client.set_auth_credentials("a", "a")
+        trusted = ssl.create_default_context(cafile=str(broker.folder / "cert.pem"))
+        await client.connect("localhost", port, ssl=trusted)
+        client.publish("paqett/v1/a/telemetry", b"safe", qos=1)
+        await until(lambda: bool(writer.got))
+        await client.disconnect()
+        await writer.stop()
+
+    run(work)
+
+
+def serve_tls(broker: Broker) -> int:
+    """A certificate and a listener for devices that has it; the port."""
     broker.kill()
     folder = broker.folder
     subprocess.run(
@@ -340,22 +360,80 @@ def test_a_device_signs_in_over_tls(broker: Broker) -> None:
         tls_key_file=str(folder / "key.pem"),
     )
     broker.settings = msgspec.structs.replace(broker.settings, broker=with_tls)
+    return port
+
+
+def reach(broker: Broker, **over: object) -> None:
+    """The platform's way to the broker from now on."""
+    over = {"host": "localhost", "port": free_port(19400), **over}
+    mqtt = msgspec.structs.replace(broker.settings.mqtt, **over)
+    broker.settings = msgspec.structs.replace(broker.settings, mqtt=mqtt)
     broker.start()
 
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_platform_reads_over_tcp_too_with_tls_where_that_is_set(
+    broker: Broker, *, tls: bool
+) -> None:
+    serve_tls(broker)
+    reach(broker, tls=tls, tls_ca_file=str(broker.folder / "cert.pem"))
+    assert platform_speaks_tls(broker) == tls
+
     async def work() -> None:
-        await (await device(broker, "b")).disconnect()
+        client = await device(broker, "a")
         writer = Writer(broker)
         await writer.start()
-        client = gmqtt.Client("any")
-        client.set_auth_credentials("a", "a")
-        trusted = ssl.create_default_context(cafile=str(folder / "cert.pem"))
-        await client.connect("localhost", port, ssl=trusted)
-        client.publish("paqett/v1/a/telemetry", b"safe", qos=1)
-        await until(lambda: bool(writer.got))
+        client.publish("paqett/v1/a/telemetry", b"far", qos=1)
+        await until(lambda: writer.payloads() == [b"far"])
         await client.disconnect()
         await writer.stop()
 
     run(work)
+
+
+def platform_speaks_tls(broker: Broker) -> bool:
+    """Whether the platform's listener answers a handshake."""
+    where = ("localhost", broker.settings.mqtt.port)
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            ssl.get_server_certificate(where)
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        except OSError:
+            return False
+        else:
+            return True
+
+
+def test_a_broker_whose_certificate_nobody_vouches_for_is_not_read(broker: Broker) -> None:
+    serve_tls(broker)
+    reach(broker, tls=True)
+
+    async def work() -> None:
+        await (await device(broker, "a")).disconnect()
+        writer = Writer(broker)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await writer.consumer._connect()
+
+    run(work)
+
+
+def test_the_platforms_socket_is_closed_to_other_users(broker: Broker) -> None:
+    async def work() -> None:
+        await (await device(broker, "a")).disconnect()
+
+    run(work)
+    assert (broker.folder / "platform.sock").stat().st_mode & 0o007 == 0
+
+
+def test_a_certificate_authority_that_is_not_there_is_told_of() -> None:
+    mqtt = msgspec.structs.replace(
+        load({}).mqtt, host="broker", tls=True, tls_ca_file="/nowhere.pem"
+    )
+    with pytest.raises(ConfigurationError, match=r"tls_ca_file: /nowhere\.pem"):
+        Consumer(mqtt, "any", ["#"], lambda _: None)
 
 
 def test_plain_mqtt_beyond_loopback_must_be_asked_for(broker: Broker) -> None:

@@ -64,8 +64,7 @@ def broker_settings(database_url: str) -> Any:
             database_url,
             PAQETT_MQTT__PASSWORD="writer",
             PAQETT_PAQETT__DATA_DIR=folder,
-            PAQETT_MQTT__PORT=str(port),
-            PAQETT_BROKER__LISTEN_PORT=str(free_port(port + 1)),
+            PAQETT_BROKER__LISTEN_PORT=str(port),
         )
 
 

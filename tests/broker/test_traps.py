@@ -27,6 +27,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 def settings(broker: Broker, password: str = SECRET) -> Mqtt:
     return load(
         {
+            "PAQETT_MQTT__HOST": "127.0.0.1",
             "PAQETT_MQTT__PORT": str(broker.port),
             "PAQETT_MQTT__USERNAME": READER,
             "PAQETT_MQTT__PASSWORD": password,

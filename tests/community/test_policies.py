@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,8 +13,9 @@ from typing import TypeVar
 
 import psycopg
 import pytest
+from psycopg import sql
 
-from paqett import db, migrate, retention
+from paqett import db, grafana, migrate, retention
 from paqett.children import free_port
 from paqett.settings import load
 
@@ -42,7 +44,11 @@ def community_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )  # fmt: skip
     port = free_port(56400)
     server = subprocess.Popen(
-        [node, "server.js", str(port)], cwd=HERE, stdout=subprocess.PIPE, text=True
+        [node, "server.js", str(port)],
+        cwd=HERE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         assert server.stdout is not None
@@ -51,7 +57,7 @@ def community_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         _migrate(url)
         yield url
     finally:
-        server.kill()
+        os.killpg(server.pid, signal.SIGKILL)  # `node` may be a wrapper of the real one
         server.wait()
         if server.stdout is not None:
             server.stdout.close()
@@ -108,3 +114,56 @@ def test_the_policy_of_each_tier_drops_what_is_older_and_nothing_else(
 
 def test_migrating_again_keeps_one_policy_for_each_hypertable(community_url: str) -> None:
     _migrate(community_url)
+
+
+def test_an_sql_login_sees_its_accounts_readings_and_nothing_else(community_url: str) -> None:
+    """Also PostgreSQL's newer rules for CREATEROLE, which the Apache server here may not have."""
+    with _when_free(lambda: psycopg.connect(community_url, autocommit=True)) as conn:
+        conn.execute("TRUNCATE telemetry_own, telemetry_own_text")
+        for account in (1, 2):
+            conn.execute(
+                "INSERT INTO account (email, plan, tier) VALUES (%s, 'own', 'own')", (str(account),)
+            )
+            conn.execute(
+                "INSERT INTO device (id, account_id, thing_name, verifier)"
+                " VALUES ('d' || %s::text, %s, 'thing', '')",
+                (account, account),
+            )
+            conn.execute(
+                "INSERT INTO series (account_id, device_id, metric, kind)"
+                " VALUES (%s, 'd' || %s::text, 'm', 'number')",
+                (account, account),
+            )
+            conn.execute(
+                "INSERT INTO telemetry_own VALUES (now(), %s, %s, %s)",
+                (account, account, 40 + account),
+            )
+        named = conn.execute("SELECT current_database() || '_api'").fetchone()
+        assert named is not None
+        conn.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(named[0])))
+        made = [
+            conn.execute(
+                "SELECT create_sql_login(%s, %s, 20)", (account, grafana.scram_verifier("secret"))
+            ).fetchone()
+            for account in (1, 2)
+        ]
+        conn.execute("RESET ROLE")
+        assert made[0] is not None
+        conn.execute("DELETE FROM account WHERE id = 2")
+        left = conn.execute("SELECT role FROM sql_login JOIN pg_roles ON rolname = role").fetchall()
+        assert left == [made[0]]
+        # the last test: this server keeps what a session is for the next one
+        login = sql.Identifier(made[0][0])
+        conn.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(login))
+        seen = conn.execute("SELECT device, value FROM grafana.telemetry").fetchall()
+        assert seen == [("d1", 41.0)]
+        assert conn.execute("SELECT device FROM grafana.devices").fetchall() == [("d1",)]
+        for refused in (
+            "SELECT * FROM public.telemetry_own",
+            "SELECT * FROM timescaledb_information.jobs",
+            "SELECT public.add_job('pg_sleep', '1 h')",
+            "SELECT pg_advisory_lock(7061, 1)",
+            "CREATE TEMPORARY TABLE mine (id int)",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(refused)

@@ -17,7 +17,8 @@ FIVE_HUNDRED = b"[" + b"{}," * 499 + b"{}]"
 
 
 def message(device: str, payload: bytes = b'{"t":1}', topic: str = "telemetry") -> Message:
-    return Message(f"paqett/v1/{device}/{topic}", payload, None, 1)
+    name = f"paqett/v1/{device}/{topic}"
+    return Message(name, payload, None, 1, len(name) + len(payload) + 300)
 
 
 def devices(batch: Batch) -> list[str]:

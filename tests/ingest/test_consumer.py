@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from io import BytesIO
@@ -11,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +31,7 @@ ONE_READ = 3 * 65_536 // BODY
 def mqtt(port: int = 1, receive_maximum: int = 10_000) -> Mqtt:
     return msgspec.structs.replace(
         load({}).mqtt,
+        host="127.0.0.1",
         port=port,
         username=READER,
         password=SECRET,
@@ -380,6 +384,56 @@ def test_a_connection_lost_before_the_subscription_stands_is_replaced_soon() -> 
                 assert not consumer.connected
 
     run(work)
+
+
+# --- a broker that is killed, played ---
+
+
+def killed_after(port: socket.socket, messages: int, asked: threading.Event) -> None:
+    """Greet, send, and end without reading the acknowledgement that comes, as the killed do."""
+    conn, _ = port.accept()
+    with conn:
+        conn.recv(4096)
+        conn.sendall(packet(0x20, b"\0\0\0"))
+        conn.recv(4096)
+        conn.sendall(packet(0x90, b"\0\1\0\1"))
+        for number in range(messages):
+            conn.sendall(publish(b"paqett/v1/d/telemetry", b"%d" % number, packet_id=number + 1))
+            asked.wait(DEADLINE_S)
+
+
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
+def test_what_a_killed_broker_had_sent_is_read_though_the_connection_is_broken(
+    tmp_path: Path, runner: Any
+) -> None:
+    messages = 100
+    asked, held = threading.Event(), list[Message]()
+
+    def take(message: Message) -> None:
+        held.append(message)
+        if len(held) == 1:
+            consumer.acknowledge(held)
+            asked.set()
+            killing.join()  # nothing is read meanwhile: the rest lies in the socket
+            consumer.acknowledge([])
+            consumer._connection._transport.write(b"to nobody")
+
+    async def work() -> None:
+        task = asyncio.create_task(consumer.run())
+        await until(lambda: len(held) == messages, f"{len(held)} of {messages}")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as port:
+        port.bind(path)
+        port.listen()
+        killing = threading.Thread(target=killed_after, args=(port, messages, asked))
+        killing.start()
+        settings = msgspec.structs.replace(mqtt(), host=path)
+        consumer = Consumer(settings, "test", ["#"], take)
+        runner(work())
+    assert [message.payload for message in held] == [b"%d" % n for n in range(messages)]
 
 
 # --- a real broker ---

@@ -110,6 +110,7 @@ class Ingest:
         self.settings: Settings = with_url(
             database.url,
             PAQETT_PAQETT__DATA_DIR=str(folder),
+            PAQETT_MQTT__HOST="127.0.0.1",
             PAQETT_MQTT__PORT=str(broker.port),
             PAQETT_MQTT__USERNAME=READER,
             PAQETT_MQTT__PASSWORD=SECRET,

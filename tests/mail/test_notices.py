@@ -8,8 +8,10 @@ import httpx
 import psycopg
 import pytest
 
-from paqett import app, db, keys, notices
+from paqett import app, db, keys, notices, sessions
 from paqett.notice_events import EVENTS, OPTIONAL_KINDS, Event
+from paqett.principals import SCOPES
+from paqett.web.auth import cookie_name
 from paqett.web.server import create_app
 from post import html, plain
 from support import make_tenant
@@ -35,7 +37,7 @@ def events(monkeypatch) -> None:
 
 @pytest.fixture
 def ask(postman):
-    """Asks the API with an account's key, or without one."""
+    """Asks the API for an account: with a key, for the preferences with a session; or as nobody."""
 
     def run(account: int | None, method: str, path: str, **more: Any) -> httpx.Response:
         devices = more.pop("devices", None)
@@ -44,7 +46,15 @@ def ask(postman):
         async def asked() -> httpx.Response:
             async with app.services(postman.settings, "test", lambda: postman.now) as services:
                 headers = {}
-                if account is not None:
+                if account is not None and path == PREFERENCES and scopes == ["account:read"]:
+                    async with db.transaction(services.pool) as conn:
+                        how = sessions.Opening("password", "192.0.2.1", "test")
+                        token = await sessions.open_session(conn, account, how, postman.now, 600)
+                    headers = {
+                        "Cookie": f"{cookie_name(services.settings)}={token}",
+                        "X-CSRF-Token": sessions.csrf_token(token),
+                    }
+                elif account is not None:
                     async with db.transaction(services.pool) as conn:
                         key = await keys.create(conn, account, "test", scopes, devices, None)
                     headers = {"Authorization": f"Bearer {key.key}"}
@@ -114,6 +124,10 @@ def test_strangers_and_keys_without_the_scope_get_nothing(person, ask) -> None:
         body = {"json": {}} if method == "PUT" else {}
         assert ask(None, method, path, **body).status_code == 401
         assert ask(ann.id, method, path, scopes=["devices:read"], **body).status_code == 403
+    everything = sorted(SCOPES)
+    assert ask(ann.id, "GET", NOTICES, scopes=everything).status_code == 200
+    # what a person chose is theirs, whatever a key may do
+    assert ask(ann.id, "GET", PREFERENCES, scopes=everything).status_code == 403
 
 
 def test_a_notice_of_a_later_version_is_told_by_its_name(postman, person, ask) -> None:

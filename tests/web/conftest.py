@@ -10,7 +10,9 @@ import httpx
 import msgspec
 import pytest
 
+from listening import PORT, process
 from paqett import app, db, keys
+from paqett.children import free_port
 from paqett.passwords import Hasher
 from paqett.principals import SCOPES
 from paqett.settings import Settings
@@ -36,13 +38,14 @@ class Api:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.ahead = timedelta()
+        self.frozen: datetime | None = None
         self.hasher: Hasher
 
     def later(self, by: timedelta) -> None:
         self.ahead += by
 
     def now(self) -> datetime:
-        return app.utc_now() + self.ahead
+        return (self.frozen or app.utc_now()) + self.ahead
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -54,6 +57,16 @@ class Api:
                 yield client
             await application.state.door.close()
             await application.state.hub.close()
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[httpx.AsyncClient]:
+        """The same over a real server and real sockets."""
+        http = msgspec.structs.replace(self.settings.http, port=free_port(PORT))
+        async with (
+            process(msgspec.structs.replace(self.settings, http=http), self.now) as running,
+            httpx.AsyncClient(base_url=running.url, timeout=60) as client,
+        ):
+            yield client
 
     async def key(self, account_id: int, *scopes: str, devices: list[str] | None = None) -> str:
         async with await db.connect(self.settings.database, "test", autocommit=True) as conn:

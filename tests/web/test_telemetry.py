@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from paqett import accounts, db
-from paqett.readings import read
-from paqett.readings.read import Span
+from paqett.readings import read, source
+from paqett.readings.query import Query
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -149,6 +149,16 @@ def test_both_tiers_are_read_while_a_move_is_open(ask, free_tenant, database_url
         ("cursor=%25%25", "cursor"), ("cursor=aGVsbG8", "cursor"), ("from=-1h&to=-2h", "from"),
         ("from=999999999999999", "from"), ("from=-99999999999d", "from"),
         ("from=0001-01-01T00:00:00%2B14:00", "from"), ("bucket=0.0001ms", "bucket"),
+        ("fill=null", "fill"), ("fill=zero&bucket=1h", "fill"), ("points=0", "points"),
+        ("points=10001", "points"), ("points=5&bucket=1h", "points"), ("limit=9e99", "limit"),
+        ("bucket=1y", "bucket"), ("bucket=0d", "bucket"), ("bucket=99999w", "bucket"),
+        ("bucket=1mo&tz=Mars/Base", "tz"), ("tz=../../etc/passwd", "tz"), ("tz=Europe", "tz"),
+        ("tz=%00", "tz"), ("metrics=%00", "metrics"), ("from=%00", "from"),
+        ("bucket=%00", "bucket"), ("cursor=%00", "cursor"),
+        ("cursor=WzEsMSwxLG51bGwsMSwxXQ", "cursor"),
+        ("agg=&bucket=null", "bucket"), ("since=-1h", "since"), ("format=csv", "format"),
+        ("limit=1&limit=2", "limit"), ("from=2026-06-30T12:00:60Z", "from"),
+        ("bucket=1h&agg=avg%00", "agg"), ("bucket=9999999999h", "bucket"), ("to=%E0%A4%A", "to"),
     ],
 )  # fmt: skip
 def test_a_bad_parameter_is_named(ask, query, field) -> None:
@@ -165,7 +175,7 @@ def test_a_move_that_begins_during_a_read_hides_nothing(
 ) -> None:
     device, account_id = free_tenant.devices[0], free_tenant.account_id
     put(database_url, device, account_id, "free", [(NOW - timedelta(hours=1), 1)])
-    look, flipped = read._state, []
+    look, flipped = source.look, []
 
     async def look_then_flip(conn, account):  # type: ignore[no-untyped-def]
         state = await look(conn, account)
@@ -187,15 +197,15 @@ def test_a_move_that_begins_during_a_read_hides_nothing(
 
     async def work(name: str) -> list[float]:
         flipped.clear()
-        span = Span(NOW - timedelta(days=1), NOW + timedelta(days=1))
+        span = Query([device], None, NOW - timedelta(days=1), NOW + timedelta(days=1))
         async with await db.connect(settings.database, "test", autocommit=True) as conn:
             account = await accounts.find(conn, str(account_id))
             if name == "raw":
-                rows = await read.read_raw(conn, account, [device], span, "asc", NOW)
-                return [item["value"] for item in rows.items]
+                page = await read.read_page(conn, account, span, NOW, 10)
+                return [row[3] for row in page.rows]
             return [item.value for item in await read.latest(conn, account, [device], NOW)]
 
-    monkeypatch.setattr(read, "_state", look_then_flip)
+    monkeypatch.setattr(source, "look", look_then_flip)
     assert asyncio.run(work("raw")) == [1]
     with psycopg.connect(database_url) as conn:
         conn.execute("UPDATE account SET tier = 'free', moving_from = NULL")

@@ -12,11 +12,12 @@ from typing import Any
 import psutil
 
 from paqett.children import die_with_parent
+from paqett.local.flooding import follow
 from paqett.mqtt.credentials import writer_client_id
 from suite import ceiling
 from suite.cpu import spent
 from suite.form import Form
-from suite.load import Load, drive, follow, publisher
+from suite.load import Load, drive, publisher
 from suite.measured import SINGLE, TENS
 from suite.stand import BENCHMARKS, BenchmarkError, Stand, stand
 
@@ -50,7 +51,7 @@ def _reader(made: Stand, counter: Path) -> Iterator[subprocess.Popen[bytes]]:
     counter.write_bytes(bytes(8))
     child = subprocess.Popen(
         [
-            sys.executable, "-m", "suite.reader", str(made.ports["platform"]),
+            sys.executable, "-m", "suite.reader", str(made.socket),
             writer_client_id("writer"), "paqett.ingest", "writer", str(counter),
         ],
         cwd=BENCHMARKS, stdout=subprocess.PIPE, preexec_fn=die_with_parent(signal.SIGKILL),
@@ -81,7 +82,7 @@ def run(form: Form) -> dict[str, Any]:
                 each = load.messages // len(made.devices)
                 with publisher(made, load, each) as fleet:
                     total = each * len(made.devices)
-                    done = follow(fleet, reads, total, patient=True, stand=made)
+                    done = follow(fleet, reads, total)
                 seconds = (reads.grew_ns - done["first_ns"]) / 1e9
                 after = {n: spent(p) for n, p in _processes(made, child).items()}
                 rate = total / seconds

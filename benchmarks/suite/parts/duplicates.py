@@ -5,9 +5,9 @@ Rates count the points that were published; the duplicates among them are stored
 
 from typing import Any
 
+from paqett.local.shape import Shape
 from suite.form import Form
 from suite.measured import interleaved, sized
-from suite.shape import Shape
 from suite.stand import stand
 
 

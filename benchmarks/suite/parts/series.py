@@ -6,9 +6,9 @@ metrics in turn. All series exist and have a reading before the clock starts.
 
 from typing import Any
 
+from paqett.local.shape import Shape
 from suite.form import Form
 from suite.measured import interleaved, sized
-from suite.shape import Shape
 from suite.stand import stand
 
 METRICS = (1, 100, 1000)

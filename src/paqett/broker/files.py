@@ -10,7 +10,9 @@ from pathlib import Path
 from paqett.children import LOOPBACK
 from paqett.errors import ConfigurationError
 from paqett.mqtt.credentials import verifier
-from paqett.settings import Broker, Mqtt
+from paqett.settings import Broker, Mqtt, is_socket
+
+_LONGEST_SOCKET_BYTES = 107  # <sys/un.h>
 
 _CONF = """\
 per_listener_settings false
@@ -26,7 +28,8 @@ max_queued_messages 1000000
 max_queued_bytes 1073741824
 max_inflight_messages 0
 max_packet_size {max_packet_bytes}
-set_tcp_nodelay true
+# many acknowledgements of one device in one packet
+set_tcp_nodelay false
 
 # standard output would be buffered
 log_dest stderr
@@ -38,9 +41,8 @@ log_type information
 log_timestamp_format %Y-%m-%dT%H:%M:%SZ
 user {user}
 
-# the platform's own listener: loopback, and never a device's
-listener {platform_port} 127.0.0.1
-
+# the platform's own listener: never a device's
+{platform}
 listener {listen_port} {listen_host}
 # one connection a device, and no device can take another's place or the writer's
 use_username_as_clientid true
@@ -49,6 +51,9 @@ use_username_as_clientid true
 _TLS = """
 listener {tls_port}
 use_username_as_clientid true
+"""
+
+_CERTIFICATE = """\
 certfile {cert}
 keyfile {key}
 tls_version tlsv1.2
@@ -74,15 +79,34 @@ def mosquitto_conf(broker: Broker, mqtt: Mqtt, folder: Path, user: str) -> str:
         )
     text = _CONF.format(
         folder=folder, max_packet_bytes=broker.max_packet_bytes, user=user,
-        platform_port=mqtt.port, listen_port=broker.listen_port, listen_host=broker.listen_host,
+        platform=_platform_listener(broker, mqtt),
+        listen_port=broker.listen_port, listen_host=broker.listen_host,
     )  # fmt: skip
     if broker.tls_port:
-        if not (broker.tls_cert_file and broker.tls_key_file):
-            raise ConfigurationError("broker.tls_port needs broker.tls_cert_file and tls_key_file")
-        text += _TLS.format(
-            tls_port=broker.tls_port, cert=broker.tls_cert_file, key=broker.tls_key_file
-        )
+        text += _TLS.format(tls_port=broker.tls_port) + _certificate(broker, "broker.tls_port")
     return text
+
+
+def _platform_listener(broker: Broker, mqtt: Mqtt) -> str:
+    """A Unix socket, which Mosquitto opens to its own user and group, or loopback.
+
+    Raises `ConfigurationError` for a path too long for a socket.
+    """
+    if not is_socket(mqtt.host):
+        listener = f"listener {mqtt.port} 127.0.0.1\n"
+        return listener + _certificate(broker, "mqtt.tls") if mqtt.tls else listener
+    if len(os.fsencode(mqtt.host)) > _LONGEST_SOCKET_BYTES:
+        raise ConfigurationError(
+            f"mqtt.host: {mqtt.host} is longer than a socket's path may be"
+            f" ({_LONGEST_SOCKET_BYTES} bytes): set mqtt.host to a shorter one, for ingest too"
+        )
+    return f"listener 0 {mqtt.host}\n"
+
+
+def _certificate(broker: Broker, what: str) -> str:
+    if not (broker.tls_cert_file and broker.tls_key_file):
+        raise ConfigurationError(f"{what} needs broker.tls_cert_file and tls_key_file")
+    return _CERTIFICATE.format(cert=broker.tls_cert_file, key=broker.tls_key_file)
 
 
 def access_list(writer: str) -> str:

@@ -34,6 +34,13 @@ timezone = 'UTC'
 """
 
 
+_TLS = """
+ssl = on
+ssl_cert_file = '{certificate}'
+ssl_key_file = '{key}'
+"""
+
+
 class Cluster(msgspec.Struct, frozen=True):
     """Where a cluster lives and listens; `password` is its superuser's."""
 
@@ -64,8 +71,15 @@ def find_binaries() -> Path:
     )
 
 
-def create(folder: Path, port: int, *, shared_buffers: str = "256MB") -> Cluster:
-    """Make the cluster if it is not there yet; `folder` must be reachable for user postgres."""
+def create(
+    folder: Path, port: int, *, shared_buffers: str = "256MB",
+    certificate: tuple[Path, Path] | None = None,
+) -> Cluster:  # fmt: skip
+    """Make the cluster if it is not there yet; `folder` must be reachable for user postgres.
+
+    With a `certificate` and its key, which must be the server's user's, it speaks TLS to those who
+    ask for it.
+    """
     user = service_user("postgres")
     secret = folder / "superuser"
     binaries = find_binaries()
@@ -77,7 +91,10 @@ def create(folder: Path, port: int, *, shared_buffers: str = "256MB") -> Cluster
         _initdb(binaries, folder, secret, user)
     cluster = Cluster(folder, port, secret.read_text(), binaries)
     conf = folder / "data" / "paqett.conf"
-    _write_private(conf, _CONF.format(port=port, shared_buffers=shared_buffers), user)
+    text = _CONF.format(port=port, shared_buffers=shared_buffers)
+    if certificate is not None:
+        text += _TLS.format(certificate=certificate[0], key=certificate[1])
+    _write_private(conf, text, user)
     return cluster
 
 

@@ -18,11 +18,11 @@ class State(msgspec.Struct):
     ops_url: str = ""
     mqtt_host: str = "127.0.0.1"
     mqtt_port: int = 0
-    platform_port: int = 0
     database_port: int = 0
     database_url: str = ""
     api_key: str = ""
     account_id: int = 0
+    account_password: str = ""
     device_id: str = ""
     device_secret: str = ""
     spare_device_id: str = ""

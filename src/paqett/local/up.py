@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ from paqett.errors import ConfigurationError
 from paqett.local import mail_watch, postgres, state, welcome
 from paqett.local.state import State
 from paqett.local.supervisor import Program, Supervisor, command
+from paqett.passwords import Hasher
 from paqett.plans import load_plans
 from paqett.principals import SCOPES
 from paqett.settings import Settings
@@ -139,7 +141,6 @@ def _choose_ports(settings: Settings, current: State) -> None:
 
     last_api = urlsplit(current.api_url).port or 0
     current.mqtt_port = choose(current.mqtt_port, settings.broker.listen_port)
-    current.platform_port = choose(current.platform_port, settings.mqtt.port)
     current.api_url = f"http://127.0.0.1:{choose(last_api, settings.http.port)}"
     if not settings.database.url:
         current.database_port = choose(current.database_port, _DATABASE_PORT)
@@ -188,7 +189,6 @@ def _processes(
     api_port = str(urlsplit(current.api_url).port)
     shared = {
         "PAQETT_PAQETT__DATA_DIR": str(folder),
-        "PAQETT_MQTT__PORT": str(current.platform_port),
         "PAQETT_MQTT__PASSWORD": current.broker_password,
         # the worker too: the links in its mails lead to the API
         "PAQETT_HTTP__PORT": api_port,
@@ -230,17 +230,33 @@ def _agent(current: State, logs: Path) -> Program:
 
 async def _first_account(settings: Settings, current: State, owner_url: str) -> None:
     """An account, a key and two devices, once; an upgrade of the state file keeps them."""
-    if current.account_id:
-        return
-    plan = load_plans(settings.plans_file)[settings.paqett.default_plan]
     conn = await db.connect(_with_url(settings, owner_url).database, "up")
     async with conn:
-        account = await accounts.create(conn, "me@localhost", plan)
-        key = await keys.create(conn, account.id, "made by paqett up", sorted(SCOPES), None, None)
-        mine = await devices.create(
-            conn, account, plan, thing_name=socket.gethostname()[:64] or "this-machine"
-        )
-        spare = await devices.create(conn, account, plan, thing_name="spare")
+        if not current.account_id:
+            await _make_account(conn, settings, current)
+        if not current.account_password:
+            password = secrets.token_urlsafe(12)
+            await accounts.set_password(conn, current.account_id, await _hashed(settings, password))
+            await accounts.set_operator(conn, current.account_id, operator=True)
+            current.account_password = password
+
+
+async def _hashed(settings: Settings, password: str) -> str:
+    hasher = Hasher(settings.auth)
+    try:
+        return await hasher.hash(password)
+    finally:
+        hasher.close()
+
+
+async def _make_account(conn: db.Connection, settings: Settings, current: State) -> None:
+    plan = load_plans(settings.plans_file)[settings.paqett.default_plan]
+    account = await accounts.create(conn, "me@localhost", plan)
+    key = await keys.create(conn, account.id, "made by paqett up", sorted(SCOPES), None, None)
+    mine = await devices.create(
+        conn, account, plan, thing_name=socket.gethostname()[:64] or "this-machine"
+    )
+    spare = await devices.create(conn, account, plan, thing_name="spare")
     current.account_id, current.api_key = account.id, key.key
     current.device_id, current.device_secret = mine.id, mine.secret
     current.spare_device_id, current.spare_device_secret = spare.id, spare.secret

@@ -9,7 +9,7 @@ from paqett.local.state import State
 
 _TEXT = """
 Paqett is up at {api}, MQTT at {host}:{port}.
-Account {account} (me@localhost, plan own); its key and secrets: {file}
+Account {account} (me@localhost, plan own); its password, key and secrets: {file}
 
 This machine's readings of the last minute:
   curl -s -H "Authorization: Bearer {key}" "{api}/api/v1/devices/{device}/telemetry?from=-1m"
@@ -18,6 +18,13 @@ Publish a reading of your own, with the spare device, and read it back:
   mosquitto_pub -h {host} -p {port} -q 1 -u {spare} -P {secret} \
 -t paqett/v1/{spare}/telemetry -m '{{"temperature": 21.5}}'
   curl -s -H "Authorization: Bearer {key}" "{api}/api/v1/devices/{spare}/latest"
+
+Watch readings, refusals and connections as they happen (Ctrl-C ends it):
+  curl -sN -H "Authorization: Bearer {key}" "{api}/api/v1/stream"
+
+Sign in as a person would (the cookie goes to cookies.txt):
+  curl -s -c cookies.txt -H "Content-Type: application/json" "{api}/api/v1/auth/login" \
+-d "{{\\"email\\": \\"me@localhost\\", \\"password\\": \\"{password}\\"}}"
 {lan}{mail}
 Ctrl-C stops everything; the data stays."""
 
@@ -31,7 +38,9 @@ def show(current: State, data_dir: Path, *, first: bool, lan: bool, mail: str = 
     """
     file = data_dir / "up.json"
     key, secret = current.api_key, current.spare_device_secret
+    password = current.account_password
     if not first:
+        password = _READ.format(file=file, name="account_password")
         key = _READ.format(file=file, name="api_key")
         secret = _READ.format(file=file, name="spare_device_secret")
     boards = f"\nBoards on the local network: {_lan_address()}:{current.mqtt_port} (without TLS)\n"
@@ -43,6 +52,7 @@ def show(current: State, data_dir: Path, *, first: bool, lan: bool, mail: str = 
         file=file,
         key=key,
         secret=secret,
+        password=password,
         device=current.device_id,
         spare=current.spare_device_id,
         lan=boards if lan else "",

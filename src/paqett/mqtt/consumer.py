@@ -11,26 +11,33 @@ take gmqtt's way. That costs a fifth, and cannot leak the window when a handler 
 """
 
 import asyncio
+import os
 import random
+import ssl
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import gmqtt
 import msgspec
+from gmqtt.mqtt.connection import MQTTConnection
 from gmqtt.mqtt.handler import MQTTError, MqttPackageHandler
 from gmqtt.mqtt.package import Package
+from gmqtt.mqtt.protocol import MQTTProtocol
 
 from paqett import log
 from paqett.errors import ConfigurationError, PaqettError
 from paqett.mqtt.closing import close_client
-from paqett.settings import Mqtt
+from paqett.settings import Mqtt, is_socket
 
 _logger = log.get("mqtt")
-_puback = struct.Struct("!BBH").pack  # MQTT 5 §3.4.2.1: without a reason code it is success
+_PUBACK = 0x4002_0000  # MQTT 5 §3.4.2.1: without a reason code it is success
 _NEVER_EXPIRES = 0xFFFF_FFFF
 _CONNECT_S = 10.0
+_LONGEST_WAIT_S = 1.0
 _MOST_BYTES = 64 * 2**20  # in hand, before the socket is not read any more
 _OVERHEAD_BYTES = 300
 _LONGEST_TOPIC = 1000  # characters; more than five levels of metric names are refused anyway
@@ -43,17 +50,13 @@ class ConnectionRefusedByBroker(PaqettError):
 
 
 class Message(msgspec.Struct, eq=False, gc=False):
-    """One delivery. `packet_id` is None at QoS 0."""
+    """One delivery. `packet_id` is None at QoS 0; `size` is what it takes in memory, in bytes."""
 
     topic: str
     payload: bytes
     connection: Any
     packet_id: int | None
-
-    @property
-    def size(self) -> int:
-        """What it takes in memory, about, in bytes."""
-        return len(self.topic) + len(self.payload) + _OVERHEAD_BYTES
+    size: int
 
 
 class Consumer:
@@ -73,6 +76,7 @@ class Consumer:
         on_message: Callable[[Message], None],
     ) -> None:
         self._settings = settings
+        self._tls = _tls(settings)
         self._client_id = client_id
         self._topics = list(topics)
         self._on_message = on_message
@@ -80,6 +84,7 @@ class Consumer:
         self._connection: Any = None
         self._client: gmqtt.Client | None = None
         self._unacknowledged = self._bytes = 0
+        self._most = 2 * settings.receive_maximum
         self._paused = self._held = False
         self.connections = 0
         self.stale_acknowledgements = 0
@@ -96,7 +101,10 @@ class Consumer:
         return self._unacknowledged
 
     async def run(self) -> None:
-        """Stay connected until cancelled; waits 0.1 to 10 s between attempts, with jitter."""
+        """Stay connected until cancelled; waits 0.1 to 1 s between attempts, with jitter.
+
+        No longer: what devices send meanwhile lies in the broker's memory.
+        """
         delay = 0.1
         while True:
             # what comes again would be in memory twice
@@ -110,7 +118,7 @@ class Consumer:
                 delay = 0.1
                 await self._until_lost(client)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
-            delay = min(delay * 2, 10.0)
+            delay = min(delay * 2, _LONGEST_WAIT_S)
 
     async def _until_lost(self, client: gmqtt.Client) -> None:
         self._client = client
@@ -123,7 +131,7 @@ class Consumer:
 
     async def _connect(self) -> gmqtt.Client:
         self._lost = lost = asyncio.Event()
-        client = gmqtt.Client(
+        client = _Client(
             self._client_id,
             clean_session=False,
             optimistic_acknowledgement=False,
@@ -142,7 +150,7 @@ class Consumer:
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await client.connect(
-                    self._settings.host, self._settings.port, ssl=self._settings.tls, keepalive=20
+                    self._settings.host, self._settings.port, ssl=self._tls or False, keepalive=20
                 )
                 self._adopt(client._connection)  # noqa: SLF001 - its transport is written to
                 client.subscribe([_subscription(topic) for topic in self._topics])
@@ -233,12 +241,13 @@ class Consumer:
             else:
                 connection.put_package(Package(kind, data[start:end]))
             position = end
-        if self._paused and self._connection is connection:
-            connection._transport.pause_reading()  # noqa: SLF001 - its stream may have resumed it
         return position
 
     def _take(self, connection: Any, kind: int, data: bytes, start: int, end: int) -> None:
-        """One PUBLISH: topic, packet id at QoS 1, properties we asked for none of, payload."""
+        """One PUBLISH: topic, packet id at QoS 1, properties we asked for none of, payload.
+
+        No call that can be spared: this is a fifth of what a message costs ingest.
+        """
         after = start + 2 + (data[start] << 8 | data[start + 1])
         topic = data[start + 2 : after].decode("utf-8", "replace")
         packet_id = None
@@ -252,26 +261,28 @@ class Consumer:
                 skip, after = _variable_integer(data, after - 1)
             after += skip
         payload = data[after:end]
-        if topic.startswith("$SYS/"):
+        if topic[:5] == "$SYS/":
             self._note_dropped(payload)
             if packet_id is not None:
-                connection._transport.write(_puback(0x40, 2, packet_id))  # noqa: SLF001
+                connection._transport.write(_pubacks([_PUBACK | packet_id]))  # noqa: SLF001
             return
-        self._adopt(connection)
-        message = Message(topic[:_LONGEST_TOPIC], payload, connection, packet_id)
+        if connection is not self._connection:
+            self._adopt(connection)
+        if len(topic) > _LONGEST_TOPIC:
+            topic = topic[:_LONGEST_TOPIC]
+        size = len(topic) + len(payload) + _OVERHEAD_BYTES
+        message = Message(topic, payload, connection, packet_id, size)
         self._unacknowledged += 1
-        self._bytes += message.size
+        self._bytes += size
         if kind & 1:
             self.acknowledge((message,))
             return
-        if self._is_too_much():
+        if self._unacknowledged >= self._most or self._bytes > _MOST_BYTES:
             self._pause()
         self._on_message(message)
 
     def _is_too_much(self) -> bool:
-        return (
-            self._unacknowledged >= 2 * self._settings.receive_maximum or self._bytes > _MOST_BYTES
-        )
+        return self._unacknowledged >= self._most or self._bytes > _MOST_BYTES
 
     def keep_alive(self) -> None:
         """To be called every few seconds: gmqtt takes a socket nobody reads for a dead one."""
@@ -290,25 +301,27 @@ class Consumer:
     def _pause(self) -> None:
         if self._connection is not None and not self._paused:
             self._paused = True
-            self._connection._transport.pause_reading()  # noqa: SLF001 - no public way
+            if not self._connection.is_closing():
+                self._connection._transport.pause_reading()  # noqa: SLF001 - no public way
 
-    def acknowledge(self, messages: Iterable[Message]) -> None:
+    def acknowledge(self, messages: Sequence[Message]) -> None:
         """Tell the broker that these need not be kept; in the order they came.
 
         What came on an earlier connection is skipped: its packet id may by now mean another one.
         """
-        current, parts = self._connection, []
+        current, owed = self._connection, []
         for message in messages:
-            self._unacknowledged -= 1
-            self._bytes -= message.size
+            packet_id = message.packet_id
             if message.connection is not current:
-                self.stale_acknowledgements += message.packet_id is not None
-            elif message.packet_id is not None:
-                parts.append(_puback(0x40, 2, message.packet_id))
+                self.stale_acknowledgements += packet_id is not None
+            elif packet_id is not None:
+                owed.append(_PUBACK | packet_id)
+        self._unacknowledged -= len(messages)
+        self._bytes -= sum([message.size for message in messages])
         if current is None or current.is_closing():
             return
-        if parts:
-            current._transport.write(b"".join(parts))  # noqa: SLF001 - one write for them all
+        if owed:
+            current._transport.write(_pubacks(owed))  # noqa: SLF001 - one write for them all
         if (
             self._paused
             and not self._held
@@ -324,10 +337,74 @@ class Consumer:
             self._client.publish(topic, payload, qos=0)
 
 
+class _Protocol(MQTTProtocol):  # type: ignore[misc] # gmqtt has no types
+    """gmqtt's own, without the stream and the task between the socket and the reader of packets.
+
+    A broker that was killed has acknowledged what still lies in our socket, and forgotten it: that
+    is read before the connection is called lost. Where we end the connection it comes again.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._left = b""
+
+    async def _read_loop(self) -> None:
+        """Nothing to do: what comes is read at once."""
+
+    def data_received(self, data: bytes) -> None:
+        if self._left:
+            data = self._left + data
+        try:
+            self._left = data[self._read_packet(data) :]
+        except (ConnectionResetError, ConfigurationError) as error:
+            _logger.error("broker not understood", error=str(error))
+            self._transport.abort()
+
+    def eof_received(self) -> None:
+        """Close: the broker has nothing more to say."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._transport.get_extra_info("ssl_object") is None:
+            with suppress(OSError):
+                while data := os.read(self._transport.get_extra_info("socket").fileno(), 2**18):
+                    self.data_received(data)
+        super().connection_lost(exc)
+
+
+class _Client(gmqtt.Client):  # type: ignore[misc] # gmqtt has no types
+    """gmqtt's own with our protocol, over a Unix socket where the host is a path."""
+
+    async def _create_connection(
+        self, host: str, port: int, ssl: Any, clean_session: bool, keepalive: int
+    ) -> Any:
+        state, handler = self._connection_state, self._package_handler
+        factory = partial(_Protocol, connection_state=state, id_generator=handler.id_generator)
+        loop = asyncio.get_running_loop()
+        if is_socket(host):
+            transport, protocol = await loop.create_unix_connection(factory, host)
+        else:
+            transport, protocol = await loop.create_connection(factory, host, port, ssl=ssl)
+        return MQTTConnection(transport, protocol, clean_session, keepalive, handler)
+
+
+def _tls(settings: Mqtt) -> ssl.SSLContext | None:
+    """The context. Raises `ConfigurationError` for a certificate authority that cannot be read."""
+    if not settings.tls:
+        return None
+    try:
+        return ssl.create_default_context(cafile=settings.tls_ca_file or None)
+    except OSError as error:
+        raise ConfigurationError(f"mqtt.tls_ca_file: {settings.tls_ca_file}: {error}") from None
+
+
 def _subscription(topic: str) -> gmqtt.Subscription:
     """QoS 1, nothing retained, nothing of our own; No Local is an error with $share (§3.8.3.1)."""
     alone = not topic.startswith("$share/")
     return gmqtt.Subscription(topic, qos=1, no_local=alone, retain_handling_options=2)
+
+
+def _pubacks(packets: list[int]) -> bytes:
+    return struct.pack(f"!{len(packets)}I", *packets)
 
 
 def _variable_integer(data: bytes, position: int) -> tuple[int, int]:

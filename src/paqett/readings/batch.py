@@ -16,6 +16,7 @@ from paqett.readings.ledger import LATE_BUCKET_EMPTY, Ledger
 from paqett.readings.limits import LATE_US, SLOT_US
 from paqett.readings.plain import Columns, read_plain
 from paqett.readings.rows import Numbers, TextRow
+from paqett.sqlfiles import array, word_array
 
 AHEAD_US = 600_000_000
 """A reading is at most 10 minutes ahead of its receipt (product contract §3)."""
@@ -30,11 +31,14 @@ Where = tuple[str, str | None]  # the tier that takes a reading, and the one it 
 
 
 class _Used:
-    """What one device's messages come to in this flush; times in µs."""
+    """What one device's messages come to in this flush; times in µs. `columns` take its numbers."""
 
-    __slots__ = ("bytes", "duplicates", "first_us", "last_us", "late", "messages", "points")
+    __slots__ = (
+        "bytes", "columns", "duplicates", "first_us", "last_us", "late", "messages", "points"
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
         self.messages = self.points = self.bytes = self.duplicates = self.late = 0
         self.first_us = self.last_us = 0
 
@@ -82,9 +86,11 @@ class Batch:
         self.texts: dict[Where, list[TextRow]] = defaultdict(list)
         self.over: dict[Where, list[Over]] = defaultdict(list)
         self.attributes: list[tuple[Entry, Incoming]] = []
-        self.used: dict[Entry, _Used] = defaultdict(_Used)
+        self.used: dict[Entry, _Used] = {}
         self.ledger = Ledger()
         self.unknown = entries.count(None)
+        self.known = {entry for entry in set(entries) if entry is not None}
+        """The devices this batch is of."""
         self.judged = False  # whether alert rules want to see what is stored, in `seen_…`
         self.seen_numbers: list[Numbers] = []
         self.seen_texts: list[TextRow] = []
@@ -95,11 +101,6 @@ class Batch:
         """The messages' times of receipt, by their places."""
         count = len(self._messages)
         return np.fromiter((message.received_us for message in self._messages), np.int64, count)
-
-    @cached_property
-    def known(self) -> set[Entry]:
-        """The devices this batch is of."""
-        return {entry for entry in self._entries if entry is not None}
 
     def refuse(self, entry: Entry, message: Incoming, rejection: Rejection) -> None:
         """Note a refusal; it costs nothing but itself."""
@@ -127,35 +128,34 @@ class Batch:
 
     def take(self, where: Where) -> Columns:
         """What has been read for `where` so far, taken away."""
-        columns, self.columns[where] = self.columns[where], Columns()
-        return columns
+        return self.columns[where].take()
 
     def put_back(self, where: Where, parts: list[Columns]) -> None:
         """What was taken and could not be stored, before what is there."""
-        for part in [*parts, self.columns[where]][1:]:
-            parts[0].series += part.series
-            parts[0].times += part.times
-            parts[0].values += part.values
-            parts[0].numbers += part.numbers
-        self.columns[where] = parts[0]
+        columns = self.columns[where]
+        for part in [*parts, columns.take()]:
+            columns.series += part.series
+            columns.times += part.times
+            columns.values += part.values
+            columns.numbers += part.numbers
 
     def main_tier(self) -> str | None:
         """The tier most of the known devices' readings go to."""
-        tiers = Counter(
-            entry.tier for entry in self._entries if entry is not None and not entry.moving_from
-        )
+        tiers = Counter(entry.tier for entry in self.known if not entry.moving_from)
         return tiers.most_common(1)[0][0] if tiers else None
 
     def _read(self, number: int, message: Incoming, entry: Entry) -> None:
-        received_us = message.received_us
-        used = self.used[entry]
+        received_us, size, plan = message.received_us, len(message.payload), entry.plan
+        used = self.used.get(entry)
+        if used is None:
+            used = self.used[entry] = _Used(self.columns[entry.tier, entry.moving_from])
         used.messages += 1
-        used.bytes += len(message.payload)
+        used.bytes += size
         entry.used_at_us = received_us
         if message.report is not None:
             message.report.clear()
-        if entry.plan is not None and len(message.payload) > entry.plan.message_bytes:
-            detail = f"{len(message.payload)} bytes; the plan allows {entry.plan.message_bytes}"
+        if plan is not None and size > plan.message_bytes:
+            detail = f"{size} bytes; the plan allows {plan.message_bytes}"
             self.refuse(entry, message, Rejection(0, None, "payload_too_large", detail))
         elif message.topic == TELEMETRY and message.form == "json":
             if entry in self._waiting or not self._take_plain(number, message, entry, used):
@@ -173,9 +173,8 @@ class Batch:
 
     def _take_plain(self, number: int, message: Incoming, entry: Entry, used: _Used) -> bool:
         """The fast path; false where the message must go the other way."""
-        columns = self.columns[entry.tier, entry.moving_from]
+        columns, received_us = used.columns, message.received_us
         before = len(columns.series)
-        received_us = message.received_us
         span = read_plain(
             message.payload, entry, received_us, received_us + AHEAD_US, number, columns
         )
@@ -358,17 +357,17 @@ class Batch:
         entries, used = list(self.used), list(self.used.values())
         buckets = [entry.bucket for entry in entries]
         return {
-            "accounts": _array(entry.account_id for entry in entries),
-            "devices": [entry.device_id for entry in entries],
-            "messages": _array(u.messages for u in used),
-            "points": _array(u.points for u in used),
-            "bytes": _array(u.bytes for u in used),
-            "duplicates": _array(u.duplicates for u in used),
-            "late": _array(u.late for u in used),
-            "first_fresh": _array(u.first_us or "NULL" for u in used),
-            "last_fresh": _array(u.last_us or "NULL" for u in used),
-            "tokens": _array("NULL" if b is None else b.tokens for b in buckets),
-            "tokens_at": _array("NULL" if b is None else b.at_us for b in buckets),
+            "accounts": array([entry.account_id for entry in entries]),
+            "devices": word_array([entry.device_id for entry in entries]),
+            "messages": array([u.messages for u in used]),
+            "points": array([u.points for u in used]),
+            "bytes": array([u.bytes for u in used]),
+            "duplicates": array([u.duplicates for u in used]),
+            "late": array([u.late for u in used]),
+            "first_fresh": array([u.first_us or None for u in used]),
+            "last_fresh": array([u.last_us or None for u in used]),
+            "tokens": array([None if b is None else b.tokens for b in buckets]),
+            "tokens_at": array([None if b is None else b.at_us for b in buckets]),
         }
 
 
@@ -410,8 +409,3 @@ def _decode_any(message: Incoming, entry: Entry) -> Decoded:
         newest_us=message.received_us + AHEAD_US,
         use_device_clock=entry.use_device_clock,
     )
-
-
-def _array(values: Iterable[object]) -> str:
-    """psycopg's own arrays cost 25 times as much, and this one is of a thousand devices."""
-    return f"{{{','.join(map(str, values))}}}"

@@ -122,8 +122,12 @@ class Directory:
 
     async def refresh(self, conn: Connection, device_ids: Iterable[str]) -> None:
         """Make the entries of `device_ids` true for the transaction `conn` is in."""
-        await conn.execute(query("lock_directory_shared"))
-        row = await (await conn.execute(query("unscoped_directory_version"))).fetchone()
+        async with (
+            conn.pipeline()
+        ):  # two statements, since the second must see what the first awaits
+            await conn.execute(query("lock_directory_shared"))
+            found = await conn.execute(query("unscoped_directory_version"))
+        row = await found.fetchone()
         version: int = row["version"] if row else 0
         self.watch = NOBODY
         if row and (row["accounts"] or row["devices"]):

@@ -110,14 +110,16 @@ class Receipts:
 
         `bare` says that it came on the bare topic, where alone an array is many items.
         """
-        received_us = max(now_us, self._next.get(device_id, 0))
+        free = self._next
+        received_us = free.get(device_id, 0)
+        received_us = max(received_us, now_us)
         items = 1
         if form != "json":
             items += payload.count(b"\n")
-        elif bare and payload[:1] != b"{" and payload.lstrip(_BLANK)[:1] == b"[":
+        elif payload[:1] != b"{" and bare and payload.lstrip(_BLANK)[:1] == b"[":
             items = max(1, min(payload.count(b"{"), MAX_ITEMS))
-        self._next[device_id] = received_us + items
-        if len(self._next) > 100_000 and now_us - self._swept_us > 1_000_000:
+        free[device_id] = received_us + items
+        if len(free) > 100_000 and now_us - self._swept_us > 1_000_000:
             self._swept_us = now_us
             self._next = {key: free for key, free in self._next.items() if free > now_us}
         return received_us

@@ -17,7 +17,7 @@ from math import inf
 from paqett.db import Connection
 from paqett.plans import Plan
 from paqett.readings.directory import Directory, Entry
-from paqett.sqlfiles import query
+from paqett.sqlfiles import array, query
 
 LATE_US = 300_000_000
 """Older than 5 minutes at receipt: drawn from the late bucket, never from rate or quota."""
@@ -126,11 +126,10 @@ class Gate:
         """When the day's quota begins anew."""
         return (self.day + 1) * _DAY_US
 
-    def columns(self) -> tuple[int, datetime, int | None, float, datetime]:
-        """Account, day, used (None: another day's, not to be written), late left, at."""
-        day = datetime.fromtimestamp(self.day * 86_400, UTC)
-        at = datetime.fromtimestamp(self.late_at_us / 1e6, UTC)
-        return self.account_id, day, None if self._kept_day else self.used, self.late_left, at
+    @property
+    def used_of_day(self) -> int | None:
+        """What is to be written; None where the row is already of a later day."""
+        return None if self._kept_day else self.used
 
 
 async def open_gates(
@@ -145,7 +144,7 @@ async def open_gates(
     if not plans:
         return {}
     values = {
-        "accounts": sorted(plans),
+        "accounts": array(sorted(plans)),
         "day": datetime.fromtimestamp(now_us // _DAY_US * 86_400, UTC),
         "now": datetime.fromtimestamp(now_us / 1e6, UTC),
         "writer": directory.writer,
@@ -201,15 +200,15 @@ async def save_gates(conn: Connection, directory: Directory, gates: dict[int, Ga
     """Leave what the flush has used, once its duplicates are known."""
     if not gates:
         return
-    accounts, days, used, left, at = zip(*(gate.columns() for gate in gates.values()), strict=True)
+    found = gates.values()
     await conn.execute(
         query("save_allowances"),
         {
-            "accounts": list(accounts),
-            "days": list(days),
-            "used": list(used),
-            "late_left": list(left),
-            "late_at": list(at),
+            "accounts": array(gates),
+            "day": datetime.fromtimestamp(next(iter(found)).day * 86_400, UTC),
+            "used": array(gate.used_of_day for gate in found),
+            "late_left": array(gate.late_left for gate in found),
+            "late_at": array(gate.late_at_us for gate in found),
             "writer": directory.writer,
         },
     )

@@ -39,6 +39,15 @@ class Columns:
         self.values.append(value)
         self.numbers.append(number)
 
+    def take(self) -> "Columns":
+        """What is here, taken away."""
+        taken = Columns()
+        taken.series, self.series = self.series, taken.series
+        taken.times, self.times = self.times, taken.times
+        taken.values, self.values = self.values, taken.values
+        taken.numbers, self.numbers = self.numbers, taken.numbers
+        return taken
+
     def cut(self, length: int) -> None:
         """Forget everything after the first `length` points."""
         del self.series[length:], self.times[length:], self.values[length:], self.numbers[length:]
@@ -101,9 +110,13 @@ def _read_item(
     """Append an item's series and values; its time, or None where it is not plain."""
     ts = item.pop("ts", None)
     if ts is not None and entry.use_device_clock:
-        time_us = _time(ts, received_us - entry.retention_us, newest_us)
-        if not time_us:
-            return None
+        oldest_us = received_us - entry.retention_us
+        if type(ts) is int and CLOCK_SET_US <= ts <= newest_us and ts >= oldest_us:
+            time_us = ts  # as `_time` would find, for what most devices send
+        else:
+            time_us = _time(ts, oldest_us, newest_us)
+            if not time_us:
+                return None
     if "values" in item:
         if len(item) > 1 or type(item["values"]) is not dict:
             return None

@@ -6,6 +6,7 @@ rows go through a staging table and `INSERT … ON CONFLICT DO NOTHING`: the fir
 staged at once, until some of them had none.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -29,7 +30,9 @@ from paqett.readings.seen import Seen
 from paqett.sqlfiles import query, tier_query
 
 _HOUR_US = 3_600_000_000
-_STREAMED_ROWS = 8192
+# So that the database begins early, and nobody else waits for long: what arrives meanwhile lies in
+# the broker.
+_STREAMED_ROWS = 2048
 _DOUBT = 20  # flushes staged without need cost less than one COPY that fails
 
 
@@ -75,12 +78,14 @@ def _moment(time_us: int) -> datetime:
 
 def _by_hour(messages: Sequence[Incoming]) -> Iterator[Sequence[Incoming]]:
     """Usage is counted by the hour of receipt, and a quota by its day."""
-    hours = {message.received_us // _HOUR_US for message in messages}
-    for hour in sorted(hours):
-        if len(hours) == 1:
-            yield messages
-        else:
-            yield [message for message in messages if message.received_us // _HOUR_US == hour]
+    times_us = [message.received_us for message in messages]
+    if not times_us:
+        return
+    if min(times_us) // _HOUR_US == max(times_us) // _HOUR_US:
+        yield messages
+        return
+    for hour in sorted({time_us // _HOUR_US for time_us in times_us}):
+        yield [message for message in messages if message.received_us // _HOUR_US == hour]
 
 
 async def _write_hour(
@@ -93,7 +98,7 @@ async def _write_hour(
     feed = None if directory.watch is NOBODY else Feed(directory.watch, entries)
     outcome.unknown += batch.unknown
     # the earliest, since the times of a device that sends much are pushed ahead
-    received_us = min(message.received_us for message in messages)
+    received_us = min([message.received_us for message in messages])
     moving = {entry.account_id for entry in batch.known if entry.moving_from is not None}
     if moving:
         await conn.execute(query("lock_move_shared"), {"accounts": sorted(moving)})
@@ -115,10 +120,11 @@ async def _write_hour(
         if refused is not None:
             batch.refuse(entry, message, refused)
     hour = _hour(received_us)
-    if batch.used:
-        await conn.execute(query("count_usage"), {"hour": hour, **batch.usage_columns()})
-    await batch.ledger.save(conn, hour, outcome)
-    await limits.save_gates(conn, directory, gates)
+    async with conn.pipeline():  # nothing of these is waited for one by one
+        if batch.used:
+            await conn.execute(query("count_usage"), {"hour": hour, **batch.usage_columns()})
+        await batch.ledger.save(conn, hour, outcome)
+        await limits.save_gates(conn, directory, gates)
     if batch.judged:
         seen.add(batch)
     if feed is not None:
@@ -228,6 +234,7 @@ async def _stream(
                 await target.write(_packed(copied[-1], batch))
                 if not more:
                     break
+                await asyncio.sleep(0)
                 more = batch.read(where, _STREAMED_ROWS)
             await target.write(rows.TRAILER)
     except errors.UniqueViolation:

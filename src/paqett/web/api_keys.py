@@ -8,7 +8,7 @@ from litestar import Controller, Request, delete, get, post
 from litestar.datastructures import State
 from litestar.params import FromPath, JSONBody
 
-from paqett import db, keys, notices
+from paqett import db, keys, notices, throttle
 from paqett.app import Services
 from paqett.devices import Name, Page
 from paqett.errors import Invalid
@@ -42,7 +42,7 @@ class ApiKeyController(Controller):
         async with db.transaction(services.pool) as conn:
             return Page(await keys.list_keys(conn, auth.principal_of(request).account.id), None)
 
-    @post(status_code=201, **auth.needs_session(recent=True))
+    @post(status_code=201, problems=(409,), **auth.needs_session(recent=True))
     async def create_key(self, request: _Request, data: JSONBody[KeyIn]) -> NewKey:
         """Make a key; it is in this answer and nowhere else."""
         services: Services = request.app.state.services
@@ -50,6 +50,7 @@ class ApiKeyController(Controller):
         if data.expires_at is not None and data.expires_at <= services.clock():
             raise Invalid("expires_at lies in the past.", field="expires_at")
         async with db.transaction(services.pool) as conn:
+            await throttle.hit(conn, throttle.KEYS_ACCOUNT, str(account.id), services.clock())
             made = await keys.create(
                 conn, account.id, data.name, data.scopes, data.device_ids, data.expires_at
             )

@@ -16,7 +16,7 @@ from litestar.handlers.base import BaseRouteHandler
 
 from paqett import db, keys, sessions, throttle
 from paqett.app import Services
-from paqett.errors import MissingScope, Problem, Unauthorized
+from paqett.errors import MissingScope, Problem, Unauthorized, UnsupportedMediaType
 from paqett.principals import Principal, Session
 from paqett.settings import Settings
 from paqett.throttle import KEY_FAILURES_ADDRESS
@@ -84,12 +84,12 @@ class DeviceDisabled(AccountDisabled):
     code = "device_disabled"
 
 
-def needs(scope: str) -> dict[str, Any]:
-    """Arguments of a handler for keys with `scope` and for sessions: the guard, and OpenAPI's."""
+def needs(*scopes: str) -> dict[str, Any]:
+    """Arguments of a handler for keys with all `scopes`, and for sessions: guard and OpenAPI."""
     return {
         "guards": [_guard],
-        "opt": {"scope": scope},
-        "security": [{SCHEME: [scope]}, {SESSION_SCHEME: []}],
+        "opt": {"scopes": scopes},
+        "security": [{SCHEME: list(scopes)}, {SESSION_SCHEME: []}],
     }
 
 
@@ -97,7 +97,7 @@ def needs_device_or(scope: str) -> dict[str, Any]:
     """The same, or the device itself with its id and secret (HTTP Basic)."""
     return {
         "guards": [_guard],
-        "opt": {"scope": scope, "device": True},
+        "opt": {"scopes": (scope,), "device": True},
         "security": [{SCHEME: [scope]}, {SESSION_SCHEME: []}, {DEVICE_SCHEME: []}],
     }
 
@@ -113,7 +113,14 @@ def needs_session(*, recent: bool = False, while_disabled: bool = False) -> dict
 
 def public() -> dict[str, Any]:
     """Arguments of a handler that anybody may call, said in OpenAPI by an empty requirement."""
-    return {"security": [{}]}
+    return {"guards": [_own_pages_or_programs], "security": [{}]}
+
+
+async def _own_pages_or_programs(connection: _Connection, _: BaseRouteHandler) -> None:
+    """Other sites' forms can send anything but JSON: nobody is signed in by one (login CSRF)."""
+    kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if connection.scope["method"] not in _SAFE and kind != "application/json":  # type: ignore[typeddict-item]
+        raise UnsupportedMediaType("Send application/json.")
 
 
 async def _guard(connection: _Connection, handler: BaseRouteHandler) -> None:
@@ -127,10 +134,10 @@ async def _guard(connection: _Connection, handler: BaseRouteHandler) -> None:
                 await throttle.hit(conn, KEY_FAILURES_ADDRESS, network, services.clock())
         raise
     connection.scope["user"] = principal
+    await rate.charge(connection, principal)
     _allow(principal, handler.opt)
     if principal.session is not None and handler.opt.get("recent"):
         require_recent(principal.session, services)
-    await rate.charge(connection, principal)
 
 
 async def _authenticate(
@@ -165,8 +172,10 @@ def _allow(principal: Principal, wanted: dict[str, Any]) -> None:
     if wanted.get("session"):
         if principal.session is None:
             raise SessionRequired
-    elif wanted["scope"] not in principal.scopes:
-        raise MissingScope(wanted["scope"])
+        return
+    for scope in wanted["scopes"]:
+        if scope not in principal.scopes:
+            raise MissingScope(scope)
 
 
 def _check_csrf(connection: _Connection, token: str) -> None:
@@ -180,6 +189,19 @@ def require_recent(session: Session, services: Services) -> None:
     age = services.clock() - session.authenticated_at
     if age > timedelta(seconds=services.settings.auth.recent_s):
         raise ReauthenticationRequired
+
+
+async def require_session_of(connection: _Connection, account_id: int) -> None:
+    """Raises `Unauthorized` unless the cookie is of a live session of this account."""
+    services: Services = connection.app.state.services
+    token = session_token(connection)
+    if token is not None:
+        async with db.transaction(services.pool) as conn:
+            idle_s = services.settings.auth.session_idle_s
+            found = await sessions.authenticate(conn, token, services.clock(), idle_s)
+        if found.account.id == account_id and found.account.disabled_at is None:
+            return
+    raise Unauthorized("The session that began this has ended; sign in again.")
 
 
 def _basic(sent: str) -> tuple[str, str]:

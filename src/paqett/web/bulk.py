@@ -8,13 +8,31 @@ from typing import Any
 
 import msgspec
 from litestar.exceptions import HTTPException
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 
 from paqett.devices import DeviceIn
 from paqett.errors import Invalid
 
 MAX_DEVICES = 1000
 _COLUMNS = DeviceIn.__struct_fields__
+REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "array",
+                "items": {"$ref": "#/components/schemas/DeviceIn"},
+                "minItems": 1,
+                "maxItems": MAX_DEVICES,
+            }
+        },
+        "text/csv": {
+            "schema": {
+                "type": "string",
+                "description": f"A header of {', '.join(_COLUMNS)}; tags by `;`.",
+            }
+        },
+    },
+}
 _FIELD = re.compile(r"at `\$\.(\w+)|field `(\w+)`")
 
 
@@ -22,25 +40,6 @@ class TooManyItems(Invalid):
     """More rows than one request may carry."""
 
     code = "too_many_items"
-
-
-class BulkOperation(Operation):
-    """The body in the OpenAPI document, which the handler's types do not show."""
-
-    def __post_init__(self) -> None:
-        devices = Schema(
-            type="array",  # type: ignore[arg-type]
-            items=Schema(type="object", description="As for POST /api/v1/devices."),  # type: ignore[arg-type]
-            max_items=MAX_DEVICES,
-        )
-        text = Schema(type="string", description=f"A header of {', '.join(_COLUMNS)}; tags by `;`.")  # type: ignore[arg-type]
-        self.request_body = RequestBody(
-            {
-                "application/json": OpenAPIMediaType(schema=devices),
-                "text/csv": OpenAPIMediaType(schema=text),
-            },
-            required=True,
-        )
 
 
 def read_devices(content_type: str, body: bytes) -> list[DeviceIn]:

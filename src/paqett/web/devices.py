@@ -17,7 +17,7 @@ from paqett.devices import Device, DeviceIn, Name, NewDevice, Page, Seconds, Tag
 from paqett.errors import NotFound, Problem
 from paqett.principals import Principal
 from paqett.web.auth import needs, principal_of
-from paqett.web.bulk import BulkOperation, read_devices
+from paqett.web.bulk import REQUEST_BODY, read_devices
 
 # PostgreSQL's text holds no NUL
 PlainText = Annotated[str | None, QueryParameter(pattern=r"^[^\x00]*$")]
@@ -79,7 +79,7 @@ class DeviceController(Controller):
     path = "/api/v1/devices"
     tags = ["devices"]  # noqa: RUF012 - litestar reads it as a class attribute
 
-    @post(**needs("devices:write"))
+    @post(problems=(409,), **needs("devices:write"))
     async def create_device(self, request: _Request, data: JSONBody[DeviceIn]) -> NewDevice:
         """Make a device; its secret is in this answer and nowhere else."""
         services: Services = request.app.state.services
@@ -89,7 +89,7 @@ class DeviceController(Controller):
                 conn, account, services.plans[account.plan], **msgspec.structs.asdict(data)
             )
 
-    @post("/bulk", operation_class=BulkOperation, **needs("devices:write"))
+    @post("/bulk", request_body=REQUEST_BODY, problems=(409,), **needs("devices:write"))
     async def create_devices(self, request: _Request) -> Page:
         """Make up to 1,000 devices, all or none; each secret is in this answer and nowhere else."""
         services: Services = request.app.state.services
@@ -128,7 +128,7 @@ class DeviceController(Controller):
         async with of_device(request, device_id) as (conn, account):
             return await devices.show(conn, account, device_id, now)
 
-    @patch("/{device_id:str}", **needs("devices:write"))
+    @patch("/{device_id:str}", problems=(409,), **needs("devices:write"))
     async def update_device(
         self, request: _Request, device_id: FromPath[str], data: JSONBody[DeviceChange]
     ) -> Device:

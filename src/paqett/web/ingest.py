@@ -43,6 +43,24 @@ _STATUS = {
 _MOST_BYTES = 1_048_576
 _MOST_TOLD = 100  # refusals in an answer that stored nothing; they are all in /usage/rejections
 _SLOT_S = SLOT_US // 1_000_000
+# for the OpenAPI document, which the handler's types do not show
+REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "oneOf": [
+                    {"type": "object", "description": "Metrics and their values; `ts` if known."},
+                    {"type": "array", "items": {"type": "object"}, "maxItems": 500},
+                ]
+            }
+        },
+        "application/x-ndjson": {
+            "schema": {"type": "string", "description": "One such object a line."}
+        },
+        "text/csv": {"schema": {"type": "string", "description": "time,metric,value"}},
+    },
+}
 
 
 class Refused(msgspec.Struct):

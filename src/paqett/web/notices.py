@@ -9,9 +9,9 @@ from litestar.params import FromQuery, JSONBody, QueryParameter
 from paqett import db, notices
 from paqett.notice_events import Kind
 from paqett.notices import Page, Preferences, PreferencesIn
-from paqett.web.auth import needs, principal_of
+from paqett.web.auth import needs, needs_session, principal_of
 
-_PREFERENCES = needs("account:read")
+_PREFERENCES = needs_session()
 _Request = Request[Any, Any, State]
 
 
@@ -39,7 +39,7 @@ class NoticeController(Controller):
 
 
 class PreferenceController(Controller):
-    """Which kinds of notices are mailed."""
+    """Which kinds of notices are mailed: for the signed-in person, not for keys."""
 
     path = "/api/v1/account/notification-preferences"
     tags = ["notices"]  # noqa: RUF012 - litestar reads it as a class attribute

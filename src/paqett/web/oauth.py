@@ -9,13 +9,14 @@ from litestar.datastructures import Cookie, State
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Redirect
 
-from paqett import db, identities, oauth
+from paqett import db, identities, oauth, throttle
 from paqett.accounts import SignIn
 from paqett.app import Services
 from paqett.errors import NotFound
 from paqett.identities import Attempt
 from paqett.oauth import Person, Provider
 from paqett.web import auth
+from paqett.web.client import client_network
 from paqett.web.sign_in import RegistrationClosed, open_session
 
 _Request = Request[Any, Any, State]
@@ -44,14 +45,18 @@ class OAuthController(Controller):
         age_confirmed: FromQuery[bool] = False,
     ) -> Redirect:
         """To the provider. `age_confirmed` says that the person is 13 or older."""
+        services: Services = request.app.state.services
         chosen = _provider(request, provider)
         attempt = Attempt(
             chosen.name, secrets.token_urlsafe(48), _local(return_to), age_confirmed, None
         )
+        async with db.transaction(services.pool) as conn:
+            network = client_network(request)
+            await throttle.hit(conn, throttle.PROVIDER_ADDRESS, network, services.clock())
         url, held = await _begin(request, chosen, attempt)
         return Redirect(url, status_code=302, cookies=[held])
 
-    @get("/{provider:str}/callback", status_code=303, **auth.public())
+    @get("/{provider:str}/callback", status_code=303, problems=(403, 409, 502), **auth.public())
     async def callback(
         self,
         request: _Request,
@@ -71,6 +76,7 @@ class OAuthController(Controller):
         person = await oauth.identify(chosen, code, attempt.code_verifier, address)
         cookies = [_held(services, "")]
         if attempt.account_id is not None:
+            await auth.require_session_of(request, attempt.account_id)
             async with db.transaction(services.pool) as conn:
                 await identities.join(
                     conn, attempt.account_id, chosen.name, person, services.clock()
@@ -90,7 +96,9 @@ class OAuthController(Controller):
         url, held = await _begin(request, chosen, attempt)
         return Response(Elsewhere(url), cookies=[held])
 
-    @delete("/{provider:str}/join", status_code=204, **auth.needs_session(recent=True))
+    @delete(
+        "/{provider:str}/join", status_code=204, problems=(409,), **auth.needs_session(recent=True)
+    )
     async def part(self, request: _Request, provider: FromPath[str]) -> None:
         """Let it sign in no longer."""
         services: Services = request.app.state.services

@@ -89,6 +89,15 @@ def from_timeout(_: Request[Any, Any, Any], __: errors.QueryCanceled) -> Respons
     return answer(503, "query_timeout", "Query took too long", detail, None, {"Retry-After": "5"})
 
 
+def from_unreadable(
+    _: Request[Any, Any, Any], error: RecursionError | UnicodeDecodeError
+) -> Response[bytes]:
+    """A body that the JSON decoder gives up on in ways Litestar does not expect."""
+    nested = isinstance(error, RecursionError)
+    detail = "The body is nested too deeply." if nested else "The body is not UTF-8."
+    return answer(422, "invalid", "Invalid request", detail)
+
+
 def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """A fault of ours: told as one, and nothing of it shown."""
     route = request.scope.get("path_template")  # a path is a stranger's text, and names things

@@ -5,25 +5,20 @@ from typing import Any
 
 from litestar import Litestar
 from litestar.exceptions import HTTPException
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
 from psycopg.errors import QueryCanceled
 
-from paqett import __version__
 from paqett.app import Services
 from paqett.errors import Problem
 from paqett.flush.door import Door
 from paqett.flush.writer import Writer
 from paqett.readings.directory import Directory
-from paqett.settings import Settings
-from paqett.web import edge, problems
+from paqett.web import edge, openapi, problems
 from paqett.web.account import AccountController, SessionController
 from paqett.web.alerts import AlertController, AlertRuleController
 from paqett.web.api_keys import ApiKeyController
-from paqett.web.auth import CSRF_HEADER, DEVICE_SCHEME, SCHEME, SESSION_SCHEME, cookie_name
 from paqett.web.channels import ChannelController
 from paqett.web.devices import DeviceController
+from paqett.web.grafana import GrafanaController
 from paqett.web.health import healthz, metrics, readyz
 from paqett.web.listener import check_listener, check_ops_listener, listen
 from paqett.web.live import Hub
@@ -43,30 +38,10 @@ _HANDLERS: Any = {
     Problem: problems.from_problem,
     HTTPException: problems.from_http,
     QueryCanceled: problems.from_timeout,
+    RecursionError: problems.from_unreadable,
+    UnicodeDecodeError: problems.from_unreadable,
     Exception: problems.from_anything,
 }
-
-
-def _openapi(settings: Settings) -> OpenAPIConfig:
-    schemes = {
-        SCHEME: SecurityScheme(
-            type="http", scheme="bearer", description="An API key: `pqt_…`, with its scopes."
-        ),
-        SESSION_SCHEME: SecurityScheme(
-            type="apiKey", name=cookie_name(settings), security_scheme_in="cookie",
-            description=f"A signed-in person; writes carry the header `{CSRF_HEADER}`.",
-        ),
-        DEVICE_SCHEME: SecurityScheme(
-            type="http", scheme="basic", description="A device: its id and its secret."
-        ),
-    }  # fmt: skip
-    return OpenAPIConfig(
-        title="Paqett",
-        version=__version__,
-        path="/schema",
-        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
-        components=Components(security_schemes=schemes),  # type: ignore[arg-type]
-    )
 
 
 def create_app(services: Services) -> Litestar:
@@ -90,11 +65,12 @@ def create_app(services: Services) -> Litestar:
             PreferenceController,
             ask_unsubscribe,
             unsubscribe,
+            GrafanaController,
             healthz,
             readyz,
             metrics,
         ],
-        openapi_config=_openapi(services.settings),
+        openapi_config=openapi.config(services.settings),
         exception_handlers=_HANDLERS,
         request_max_body_size=1_048_576,
         logging_config=None,

@@ -6,12 +6,13 @@ for both, and a refused sign-in is answered no sooner than `_REFUSED_AFTER_S`.
 
 import asyncio
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Request, Response, post
 from litestar.datastructures import State
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
 
 from paqett import accounts, db, mails, notices, passwords, registration, sessions, throttle, tokens
@@ -27,6 +28,7 @@ from paqett.web.client import client_address, client_network
 _Request = Request[Any, Any, State]
 # Longer than any hash takes, also an old bcrypt one, so that time tells nothing.
 _REFUSED_AFTER_S = 0.5
+_NEW = timedelta(days=1)  # so long an account's first sign-in is no news to its person
 _BODY: dict[str, Any] = {"request_max_body_size": 16_384}
 Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 
@@ -121,7 +123,7 @@ class SignInController(Controller):
     path = "/api/v1/auth"
     tags = ["sign-in"]  # noqa: RUF012 - litestar reads it as a class attribute
 
-    @post("/register", status_code=202, **_BODY, **auth.public())
+    @post("/register", status_code=202, problems=(403,), **_BODY, **auth.public())
     async def register(self, request: _Request, data: JSONBody[Registration]) -> Accepted:
         """Ask for an account; a mail with a link follows, also where there is one already."""
         services: Services = request.app.state.services
@@ -154,7 +156,7 @@ class SignInController(Controller):
                 await notices.notify(conn, token.account_id, "email_changed", to_old=old)
         return Verified(token.email)
 
-    @post("/login", status_code=200, **_BODY, **auth.public())
+    @post("/login", status_code=200, problems=(401, 403), **_BODY, **auth.public())
     async def login(self, request: _Request, data: JSONBody[Credentials]) -> Response[SignedIn]:
         """Sign in; the session is in the cookie."""
         services: Services = request.app.state.services
@@ -181,7 +183,13 @@ class SignInController(Controller):
             await sessions.end(conn, account.id, session.id, services.clock())
         return Response(None, cookies=[auth.session_cookie(services.settings, None)])
 
-    @post("/reauthenticate", status_code=200, **_BODY, **auth.needs_session(while_disabled=True))
+    @post(
+        "/reauthenticate",
+        status_code=200,
+        responses={202: ResponseSpec(Accepted, description="A code was mailed.")},
+        **_BODY,
+        **auth.needs_session(while_disabled=True),
+    )
     async def reauthenticate(
         self, request: _Request, data: JSONBody[Proof]
     ) -> Response[SignedIn | Accepted]:
@@ -227,6 +235,9 @@ class SignInController(Controller):
             now = services.clock()
             token = await tokens.redeem(conn, data.token, ["reset_password"], now)
             await change_password(conn, token.account_id, hashed, now, but=None)
+            # whoever guessed the old password from everywhere must not keep its owner out now
+            email = token.email.lower()
+            await throttle.forgive(conn, throttle.SIGN_IN_ACCOUNT, email)
         return Accepted("password_changed")
 
 
@@ -314,7 +325,9 @@ async def open_session(
         now = services.clock()
         await _leave(conn, request, now)
         past = await sessions.past(conn, account.id, how.ip)
-        if past.any and not past.from_here:
+        # sessions are forgotten after a time: then every address is an unknown one again
+        is_new = account.email_verified_at is None or account.email_verified_at > now - _NEW
+        if not past.from_here and (past.any or not is_new):
             await notices.notify(
                 conn, account.id, "new_sign_in",
                 ip=how.ip, agent=how.agent, method=method, time=now.isoformat(),

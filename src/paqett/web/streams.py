@@ -27,7 +27,6 @@ from paqett.principals import Principal
 from paqett.readings import read
 from paqett.readings.incoming import Refusals
 from paqett.readings.live import Part
-from paqett.readings.read import rfc3339
 from paqett.streams import Status
 from paqett.web.auth import needs, principal_of
 from paqett.web.devices import allowed
@@ -88,7 +87,7 @@ class _Stream:
     ) -> None:  # fmt: skip
         self._services, self._hub, self._principal = services, hub, principal
         self._device_id, self._id = device_id, stream_id
-        self._newest: dict[tuple[str, str], str] = {}
+        self._newest: dict[tuple[str, str], datetime] = {}
         self._statuses: dict[str, Status] = {}
 
     async def events(self) -> AsyncGenerator[bytes, None]:
@@ -161,18 +160,18 @@ class _Stream:
         principal = self._principal
         return await devices.ids(conn, principal.account, tag=None, allowed=principal.device_ids)
 
-    def _is_newer(self, device: str, metric: str, time_text: str) -> bool:
-        """Whether the reader has not been told this or a later one; RFC 3339 in UTC sorts."""
+    def _is_newer(self, device: str, metric: str, at: datetime) -> bool:
+        """Whether the reader has not been told this or a later one."""
         key = device, metric
-        if self._newest.get(key, "") >= time_text:
+        if self._newest.get(key, _EPOCH) >= at:
             return False
-        self._newest[key] = time_text
+        self._newest[key] = at
         return True
 
     async def _told(self, part: Part) -> list[bytes]:
         found = []
         for metric, time_us, value in part.readings:
-            when = rfc3339(_moment(time_us))
+            when = _moment(time_us)
             self._is_newer(part.device, metric, when)
             row = {"time": when, "device": part.device, "metric": metric, "value": value}
             found.append(_event("reading", row))
@@ -194,13 +193,13 @@ def _refusal(device: str, code: str, refused: Refusals) -> dict[str, Any]:
         "device": device,
         "code": code,
         "count": refused.points,
-        "first_ts": rfc3339(_moment(refused.first_us)),
-        "last_ts": rfc3339(_moment(refused.last_us)),
+        "first_ts": _moment(refused.first_us),
+        "last_ts": _moment(refused.last_us),
     }
     if refused.limit is not None:
         told["limit"] = refused.limit
     if refused.resets_us is not None:
-        told["resets_at"] = rfc3339(_moment(refused.resets_us))
+        told["resets_at"] = _moment(refused.resets_us)
     return told
 
 

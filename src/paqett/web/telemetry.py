@@ -1,29 +1,50 @@
-"""Readings over HTTP: raw, in buckets, latest; and the account's plan."""
+"""Readings over HTTP: raw, in buckets, latest, deletion of a range; and the account's plan."""
 
-from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
-from litestar import Controller, Request, get, post
+from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, JSONBody
 
 from paqett import db, devices
 from paqett.app import Services
-from paqett.errors import Invalid
 from paqett.plans import Plan
 from paqett.readings import read
-from paqett.readings.read import Latest, Rows, Span
+from paqett.readings.read import Latest
+from paqett.web import queries, removal, tables
+from paqett.web.asked import (
+    Agg,
+    Asked,
+    BucketText,
+    CursorText,
+    FillBy,
+    FromTime,
+    Limit,
+    Metrics,
+    Order,
+    Points,
+    Tag,
+    ToTime,
+    Zone,
+    only,
+)
 from paqett.web.auth import needs, needs_device_or, principal_of
-from paqett.web.devices import PlainText, allowed
+from paqett.web.devices import allowed
+from paqett.web.gone import while_there
 from paqett.web.ingest import Stored, receive
-from paqett.web.times import moment, seconds, words
+from paqett.web.queries import Rows
+from paqett.web.times import words
 
 _Request = Request[Any, Any, State]
-_OPEN_END = timedelta(days=1)  # past the furthest a reading may lie ahead
+_PARAMETERS = (
+    "metrics", "from", "to", "bucket", "agg", "tz", "fill", "points", "order", "limit", "cursor",
+)  # fmt: skip
+_TABLE: dict[str, Any] = {"problems": (406, 422), "forms": tables.FORMS}
+_QUERY: dict[str, Any] = {**_TABLE, "answer_headers": queries.HEADERS}
 
 
-class LatestRows(msgspec.Struct):
+class LatestRows(msgspec.Struct, frozen=True):
     """The newest reading of each series."""
 
     items: list[Latest]
@@ -47,62 +68,90 @@ class TelemetryController(Controller):
         """
         return await receive(request, device_id)
 
-    @get("/devices/{device_id:str}/telemetry", **needs("telemetry:read"))
+    @get(
+        "/devices/{device_id:str}/telemetry",
+        **_QUERY,
+        **needs("telemetry:read"),
+    )
     async def device_telemetry(
         self,
         request: _Request,
         device_id: FromPath[str],
-        from_: Annotated[str, QueryParameter(name="from")] = "-24h",
-        to: FromQuery[str | None] = None,
-        metrics: PlainText = None,
-        bucket: FromQuery[str | None] = None,
-        agg: FromQuery[str | None] = None,
-        order: FromQuery[Literal["asc", "desc"]] = "asc",
-        limit: Annotated[int, QueryParameter(ge=1, le=read.MAX_LIMIT)] = read.DEFAULT_LIMIT,
-        cursor: FromQuery[str | None] = None,
-    ) -> Rows:
-        """`[from, to)`: readings as sent, or aggregates over buckets of one length."""
-        services: Services = request.app.state.services
-        principal = principal_of(request)
-        allowed(principal, device_id)
-        now = services.clock()
-        end = now + _OPEN_END if to is None else moment(to, now, "to")
-        span = Span(moment(from_, now, "from"), end, words(metrics), limit, cursor)
-        if span.from_ > span.to:
-            raise Invalid("from lies after to.", field="from")
-        aggregates = _aggregates(bucket, agg, order)
-        timeout_s = services.settings.database.statement_timeout_s
-        async with db.transaction(services.pool, timeout_s=timeout_s) as conn:
-            await devices.get(conn, principal.account, device_id)
-            if bucket is None:
-                return await read.read_raw(conn, principal.account, [device_id], span, order, now)
-            length = seconds(bucket, "bucket")
-            return await read.read_buckets(
-                conn, principal.account, [device_id], span, length, aggregates, now
-            )
+        metrics: Metrics = "",
+        from_: FromTime = "",
+        to: ToTime = "",
+        bucket: BucketText = "",
+        agg: Agg = "",
+        tz: Zone = "",
+        fill: FillBy = "",
+        points: Points = None,
+        order: Order = "",
+        limit: Limit = None,
+        cursor: CursorText = "",
+    ) -> Response[Rows]:
+        """`[from, to)` of one device: readings as sent, or aggregates over buckets.
 
-    @get("/devices/{device_id:str}/latest", **needs("telemetry:read"))
-    async def device_latest(self, request: _Request, device_id: FromPath[str]) -> LatestRows:
-        """The newest reading of each of the device's metrics."""
-        services: Services = request.app.state.services
-        principal = principal_of(request)
-        allowed(principal, device_id)
-        async with db.transaction(services.pool) as conn:
-            await devices.get(conn, principal.account, device_id)
-            now = services.clock()
-            return LatestRows(await read.latest(conn, principal.account, [device_id], now))
+        JSON, CSV or NDJSON, as `Accept` says. An empty parameter counts as none.
+        """
+        only(request, *_PARAMETERS)
+        asked = Asked(
+            [device_id], words(metrics) if metrics else None, from_, to, bucket, agg, tz, fill,
+            points, order, limit, cursor,
+        )  # fmt: skip
+        return await queries.answer(request, asked)
 
-    @get("/latest", **needs("telemetry:read"))
-    async def latest(self, request: _Request, tag: PlainText = None) -> LatestRows:
+    @post(
+        "/telemetry/query",
+        status_code=200,
+        **{**_QUERY, "problems": (404, 406, 422)},
+        **needs("telemetry:read"),
+    )
+    async def query_telemetry(self, request: _Request, data: JSONBody[Asked]) -> Response[Rows]:
+        """The same for 1 to 1,000 devices; lists are JSON arrays, so names may hold commas."""
+        only(request)
+        return await queries.answer(request, data)
+
+    @delete(
+        "/devices/{device_id:str}/telemetry",
+        status_code=204,
+        responses=removal.GOES_ON,
+        **needs("telemetry:write"),
+    )
+    async def delete_telemetry(
+        self,
+        request: _Request,
+        device_id: FromPath[str],
+        metrics: Metrics = "",
+        from_: removal.From = "",
+        to: removal.To = "",
+    ) -> Response[None]:
+        """Delete the readings of `[from, to)`, of all metrics or those named.
+
+        204 when they are gone; 202 where there are so many that a job goes on with it. What was
+        counted stays counted, and a device that sends the same readings again stores them again.
+        """
+        only(request, "metrics", "from", "to")
+        chosen = metrics if "metrics" in request.query_params else None
+        return await removal.remove(request, device_id, chosen, from_, to)
+
+    @get(
+        "/devices/{device_id:str}/latest",
+        **_TABLE,
+        **needs("telemetry:read"),
+    )
+    async def device_latest(
+        self, request: _Request, device_id: FromPath[str]
+    ) -> Response[LatestRows]:
+        """The newest reading of each of the device's metrics; JSON, CSV or NDJSON."""
+        only(request)
+        allowed(principal_of(request), device_id)
+        return await _latest(request, [device_id], None)
+
+    @get("/latest", **_TABLE, **needs("telemetry:read"))
+    async def latest(self, request: _Request, tag: Tag = "") -> Response[LatestRows]:
         """The newest reading of each metric of every device, or of those with `tag`."""
-        services: Services = request.app.state.services
-        principal = principal_of(request)
-        timeout_s = services.settings.database.statement_timeout_s
-        async with db.transaction(services.pool, timeout_s=timeout_s) as conn:
-            chosen = await devices.ids(
-                conn, principal.account, tag=tag, allowed=principal.device_ids
-            )
-            return LatestRows(await read.latest(conn, principal.account, chosen, services.clock()))
+        only(request, "tag")
+        return await _latest(request, None, tag or None)
 
     @get("/plan", **needs("account:read"))
     async def plan(self, request: _Request) -> Plan:
@@ -111,16 +160,26 @@ class TelemetryController(Controller):
         return services.plans[principal_of(request).account.plan]
 
 
-def _aggregates(bucket: str | None, agg: str | None, order: str) -> list[str]:
-    """The aggregates asked for. Raises `Invalid` for what does not go together."""
-    if bucket is None:
-        if agg is not None:
-            raise Invalid("agg needs a bucket.", field="agg")
-        return []
-    if order == "desc":
-        raise Invalid("Buckets come in ascending order.", field="order")
-    names = words(agg) or ["avg"]
-    for name in names:
-        if name not in read.AGGREGATES:
-            raise Invalid(f"agg is one of {', '.join(read.AGGREGATES)}.", field="agg")
-    return names
+async def _latest(
+    request: _Request, device_ids: list[str] | None, tag: str | None
+) -> Response[Any]:
+    services: Services = request.app.state.services
+    principal = principal_of(request)
+    timeout_s = services.settings.database.statement_timeout_s
+
+    async def look() -> list[Latest]:
+        async with db.transaction(services.pool, timeout_s=timeout_s) as conn:
+            account = principal.account
+            chosen = device_ids
+            if chosen is None:
+                chosen = await devices.ids(conn, account, tag=tag, allowed=principal.device_ids)
+            return await read.latest(conn, account, chosen, services.clock())
+
+    media_type = tables.accepted(request)
+    found: list[Latest] = await while_there(request, look())
+    if media_type == tables.JSON:
+        body = msgspec.json.encode(LatestRows(found))
+    else:
+        rows = [msgspec.structs.astuple(one) for one in found]
+        body = tables.encode(media_type, Latest.__struct_fields__, rows)
+    return Response(body, media_type=tables.content_type(media_type))

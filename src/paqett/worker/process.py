@@ -5,13 +5,14 @@ from collections.abc import Awaitable, Callable
 
 from procrastinate import App
 from procrastinate.exceptions import ConnectorException
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 from psycopg import Error
 
-from paqett import jobs, log, mail_transport, moves, retention
+from paqett import grafana, jobs, log, mail_transport, moves, retention
 from paqett.app import Services, services, until_stopped, wait_for_database
 from paqett.db import transaction
 from paqett.errors import PaqettError
+from paqett.readings import buckets
 from paqett.settings import Settings
 from paqett.sqlfiles import query
 from paqett.worker import alerts, mail, queue, upkeep, webhooks
@@ -21,6 +22,9 @@ _oldest = Gauge("paqett_tier_oldest_reading_age_seconds", "Age of the oldest rea
 _overdue = Gauge(
     "paqett_tier_overdue", "1 where readings outlive retention + chunk + schedule.", ["tier"]
 )
+_ended = Counter(
+    "paqett_sql_logins_ended", "What accounts' SQL logins kept open too long.", ["action"]
+)
 _MOVES_EVERY_S = 2.0
 _QUEUE_EVERY_S = 10.0
 _FORGET_EVERY_S = 600.0
@@ -28,6 +32,8 @@ _DUE_EVERY_S = 1.0
 _ABSENCE_EVERY_S = 5.0
 _SUM_UP_EVERY_S = 60.0
 _Round = Callable[[Services], Awaitable[None]]
+_WATCH_EVERY_S = 2.0
+_LOOK_FOR_JOBS_EVERY_S = 1.0
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -61,6 +67,10 @@ async def work(app: App, open_services: Services, *, wait: bool = True) -> None:
         concurrency=open_services.settings.worker.concurrency,
         install_signal_handlers=False,
         delete_jobs="successful",
+        # any SQL login may send NOTIFY: procrastinate's listener would end at a payload it cannot
+        # read, and cancel a job that is named
+        listen_notify=False,
+        fetch_job_polling_interval=_LOOK_FOR_JOBS_EVERY_S,
         wait=wait,
         task_middleware=[queue.noting_errors(open_services)],
     )
@@ -79,6 +89,7 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
         (_ABSENCE_EVERY_S, alerts.look_after_absence),
         (_SUM_UP_EVERY_S, alerts.sum_up_mails),
         (_FORGET_EVERY_S, alerts.forget_old),
+        (_WATCH_EVERY_S, watch_sql_logins),
         (_QUEUE_EVERY_S, take_up_jobs),
         (_QUEUE_EVERY_S, queue.count),
         (_QUEUE_EVERY_S, mail.report_failures),
@@ -100,12 +111,15 @@ def register(app: App, open_services: Services) -> None:
     webhooks.register(app, open_services)
 
     @app.task(name="erase_series", retry=jobs.Backoff())
-    async def erase_series(account_id: int, series_ids: list[int]) -> None:
-        """A deleted device's readings; safe to repeat."""
+    async def erase_series(
+        account_id: int, series_ids: list[int], from_us: int | None = None, to_us: int | None = None
+    ) -> None:
+        """A deleted device's readings, or those of a range; safe to repeat."""
+        span = [None if at is None else buckets.from_us(at) for at in (from_us, to_us)]
         more = True
         while more:
             async with transaction(open_services.pool) as conn:
-                more = await moves.erase_slice(conn, account_id, series_ids)
+                more = await moves.erase_slice(conn, account_id, series_ids, *span)
         _logger.info("erased", account=account_id, series=len(series_ids))
 
 
@@ -131,6 +145,18 @@ async def watch_retention(open_services: Services) -> None:
         if state.oldest is not None:
             age = open_services.clock() - state.oldest
             _oldest.labels(state.name).set(age.total_seconds())
+
+
+async def watch_sql_logins(open_services: Services) -> None:
+    """A login may set its own timeouts otherwise; this is what holds."""
+    limit_s = open_services.settings.grafana.query_limit_s
+    async with transaction(open_services.pool) as conn:
+        ended = await grafana.watch(conn, limit_s)
+    for one in ended:
+        _ended.labels(one.action).inc()
+        _logger.warning(
+            "sql login", action=one.action, login=one.login, seconds=round(one.seconds, 1)
+        )
 
 
 async def move_readings(open_services: Services) -> None:

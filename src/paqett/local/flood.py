@@ -1,10 +1,11 @@
 """A fleet in one process: every device its own connection, packets made before the clock starts.
 
-    python -m suite.publisher
+    python -m paqett.local.flood
 
 Reads one JSON line, the job, connects and encodes, and prints `ready`. Then each line of standard
 input is how many messages may have been sent by then, all devices together; the first one starts
-the clock. Prints one JSON line at the end.
+the clock. The line `how` is answered with the messages acknowledged so far, `end` ends the run
+early. Prints one JSON line at the end.
 
 It takes turns through the connections instead of waiting for events: in its turn a connection
 hands over what its window allows in one `send`, and its acknowledgements are read, many at once and
@@ -20,22 +21,27 @@ import socket
 import ssl
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from suite.mqtt import open_connection
-from suite.shape import Packets, Shape
+from paqett.local.packets import Refused, open_connection
+from paqett.local.shape import Packets, Shape
 
 PUBACK_BYTES = 4
 _PAUSE_S = 0.001
+_RETRY_S = 0.02
+_BACK_S = 120.0
 
 
 @dataclass(frozen=True)
 class Job:
     """What to publish: `messages` of each device, at most `window` of them unacknowledged.
 
-    At most `burst` messages are sent at once. With a `rate` (messages a second, all devices
-    together) messages carry the time they are sent at; without, as many as are allowed go out.
+    At most `burst` messages are sent at once. A `rate` is messages a second, all devices together;
+    without, as many as are allowed go out. With `stamped` each carries the time it is sent at, else
+    its own, whenever it is sent. With `enduring` a lost connection is made anew, and what was not
+    acknowledged on it is sent again; without, it ends the run.
     """
 
     devices: list[tuple[str, str]]
@@ -46,6 +52,8 @@ class Job:
     window: int = 40
     burst: int = 10
     rate: float = 0.0
+    stamped: bool = False
+    enduring: bool = False
     ca_file: str = ""
 
 
@@ -53,26 +61,50 @@ class Device:
     """One connection, and how far it has come."""
 
     __slots__ = (
-        "_data", "_packets", "_tls", "acknowledged", "conn", "end", "position", "sent", "total"
+        "_data", "_earlier", "_packets", "_tls", "acknowledged", "conn", "end", "lost", "name",
+        "position", "sent", "total",
     )  # fmt: skip
 
-    def __init__(self, conn: socket.socket, packets: Packets, messages: int) -> None:
-        conn.setblocking(False)
-        self.conn = conn
-        self._tls = isinstance(conn, ssl.SSLSocket)
+    def __init__(self, name: str, conn: socket.socket, packets: Packets, messages: int) -> None:
+        self.name = name
         self._packets = packets
         self._data = memoryview(packets.data)
         self.total = messages
         self.sent = 0  # messages handed over, the last one perhaps in part
-        self.acknowledged = 0  # bytes of acknowledgements
-        self.position = self.end = 0  # bytes sent, and to be sent by now
+        self._earlier = 0  # messages acknowledged on earlier connections
+        self.begin(conn)
+
+    def begin(self, conn: socket.socket) -> None:
+        """Go on over `conn` behind the last message that was acknowledged."""
+        conn.setblocking(False)
+        self.conn = conn
+        self._tls = isinstance(conn, ssl.SSLSocket)
+        self.lost = False
+        self._earlier = self.sent
+        self.acknowledged = 0  # bytes of acknowledgements, on this connection
+        self.position = self.end = self.sent * self._packets.size  # bytes sent, and to be sent
+
+    @property
+    def unacknowledged(self) -> int:
+        """Messages."""
+        return self.sent - self._earlier - self.acknowledged // PUBACK_BYTES
+
+    def lose(self) -> int:
+        """The connection is gone: how many messages are to be sent again."""
+        with suppress(OSError):
+            self.read()  # what came before its end counts
+        again = self.unacknowledged
+        self.sent -= again
+        self.lost = True
+        self.conn.close()
+        return again
 
     def read(self) -> None:
         """Count what acknowledgements have come; over TLS each is a record of its own."""
         try:
             while data := self.conn.recv(65_536):
                 self.acknowledged += len(data)
-                if not self._tls:
+                if len(data) < 65_536 and not self._tls:
                     return
         except (BlockingIOError, ssl.SSLWantReadError):
             return
@@ -103,9 +135,22 @@ class Publisher:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._total = job.messages * len(job.devices)
-        self._sent = self._allowed = self._turn = 0
+        self._sent = self._allowed = self._turn = self._again = 0
         self._idle_s = self._held_s = 0.0
-        self._devices = _connect(job)
+        self._away_ns = 0
+        self._secrets = dict(job.devices)
+        self._context = ssl.create_default_context(cafile=job.ca_file) if job.ca_file else None
+        sockets = [self._open(name) for name, _ in job.devices]
+        start_us = time.time_ns() // 1000
+        self._devices = [
+            Device(
+                name, conn, Packets(name, job.shape, job.messages, start_us, job.qos), job.messages
+            )
+            for conn, (name, _) in zip(sockets, job.devices, strict=True)
+        ]
+
+    def _open(self, name: str) -> socket.socket:
+        return open_connection(self._job.port, name, self._secrets[name], self._context)
 
     def run(self) -> dict[str, Any]:
         """Publish everything; returns when the last acknowledgement is in."""
@@ -124,6 +169,7 @@ class Publisher:
             "idle_s": self._idle_s,
             "held_s": self._held_s,
             "messages": self._sent,
+            "again": self._again,
         }
 
     def _listen(self, *, wait: bool = False) -> None:
@@ -131,7 +177,20 @@ class Publisher:
             data = os.read(0, 65_536)
             if not data:
                 raise SystemExit("the suite has ended")
-            self._allowed = int(data.split()[-1])
+            last = data.split()[-1]
+            if last == b"end":
+                self._stop()
+            elif last == b"how":
+                acknowledged = self._sent - sum(device.unacknowledged for device in self._devices)
+                os.write(1, b"%d\n" % acknowledged)
+            else:
+                self._allowed = int(last)
+
+    def _stop(self) -> None:
+        """Nothing new from here on."""
+        self._total = self._sent
+        for device in self._devices:
+            device.total = device.sent
 
     def _rest(self) -> None:
         """Nothing to do: for want of acknowledgements, or of leave."""
@@ -149,9 +208,9 @@ class Publisher:
         if not self._job.qos:
             return wanted if device.position == device.end else 0
         window = self._job.window
-        if device.sent - device.acknowledged // PUBACK_BYTES + wanted > window:
+        if device.unacknowledged + wanted > window:
             device.read()
-            if device.sent - device.acknowledged // PUBACK_BYTES + wanted > window:
+            if device.unacknowledged + wanted > window:
                 return 0
         return wanted
 
@@ -161,23 +220,48 @@ class Publisher:
         for _ in self._devices:
             if self._allowed - self._sent < min(burst, self._total - self._sent):
                 break
-            device = self._next()
-            count = self._room(device, burst)
-            if count or device.position < device.end:
-                device.hand_over(count)
-                self._sent += count
+            self._send(self._next(), burst)
         return self._sent > before
 
     def _at_rate(self, began: int) -> bool:
         """As many single messages as are due."""
         before = self._sent
-        due = min(self._total, int((time.monotonic_ns() - began) * self._job.rate / 1e9))
+        running_ns = time.monotonic_ns() - began - self._away_ns
+        due = min(self._total, int(running_ns * self._job.rate / 1e9))
         for _ in range(min(due - before, len(self._devices))):
-            device = self._next()
-            if self._room(device, 1):
-                device.hand_over(1, time.time_ns() // 1000)
-                self._sent += 1
+            self._send(self._next(), 1, time.time_ns() // 1000 if self._job.stamped else 0)
         return self._sent > before
+
+    def _send(self, device: Device, wanted: int, stamp_us: int = 0) -> None:
+        """What `device` has room for, and what an earlier send left."""
+        try:
+            count = self._room(device, wanted)
+            if count or device.position < device.end:
+                self._sent += count
+                device.hand_over(count, stamp_us)
+        except OSError as error:
+            self._revive(device, error)
+
+    def _revive(self, device: Device, error: OSError) -> None:
+        """Connect anew, if the job says so; the broker's absence is no time of the run."""
+        if not self._job.enduring:
+            raise error
+        began_ns = time.monotonic_ns()
+        again = device.lose()
+        self._sent -= again
+        self._again += again
+        self._reconnect(device)
+        self._away_ns += time.monotonic_ns() - began_ns
+
+    def _reconnect(self, device: Device) -> None:
+        deadline = time.monotonic() + _BACK_S
+        while device.lost:
+            try:
+                device.begin(self._open(device.name))
+            except (OSError, Refused):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_RETRY_S)
 
     def _next(self) -> Device:
         device = self._devices[self._turn]
@@ -186,37 +270,32 @@ class Publisher:
 
     def _finish(self) -> None:
         """Send what is left of the last packets and read the last acknowledgements."""
-        owed = PUBACK_BYTES if self._job.qos else 0
         waiting = self._devices
         while waiting:
             for device in waiting:
-                if device.position < device.end:
-                    device.hand_over(0)
-                if device.acknowledged < device.sent * owed:
-                    device.read()
+                self._end(device)
             waiting = [
-                device
-                for device in waiting
-                if device.position < device.end or device.acknowledged < device.sent * owed
+                device for device in waiting if device.position < device.end or self._owes(device)
             ]
             time.sleep(_PAUSE_S if waiting else 0)
+
+    def _end(self, device: Device) -> None:
+        try:
+            again = device.total - device.sent  # since a connection was lost
+            self._sent += again
+            device.hand_over(again)
+            if self._owes(device):
+                device.read()
+        except OSError as error:
+            self._revive(device, error)
+
+    def _owes(self, device: Device) -> bool:
+        return bool(self._job.qos and device.unacknowledged)
 
     def close(self) -> None:
         """Close every connection."""
         for device in self._devices:
             device.close()
-
-
-def _connect(job: Job) -> list[Device]:
-    tls = None
-    if job.ca_file:
-        tls = ssl.create_default_context(cafile=job.ca_file)
-    sockets = [open_connection(job.port, name, secret, tls) for name, secret in job.devices]
-    start_us = time.time_ns() // 1000
-    return [
-        Device(conn, Packets(name, job.shape, job.messages, start_us, job.qos), job.messages)
-        for conn, (name, _) in zip(sockets, job.devices, strict=True)
-    ]
 
 
 def main() -> None:
@@ -229,9 +308,9 @@ def main() -> None:
     publisher = Publisher(job)
     gc.collect()
     gc.disable()
-    print("ready", flush=True)
+    os.write(1, b"ready\n")
     done = publisher.run()
-    print(json.dumps(done), flush=True)
+    os.write(1, json.dumps(done).encode() + b"\n")
     publisher.close()
 
 

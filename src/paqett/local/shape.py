@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from suite.mqtt import publish_packet
+from paqett.local.packets import publish_packet
 
 STEP_US = 5_000
 """Between two readings of a device: small, so that no run reaches ten minutes ahead."""

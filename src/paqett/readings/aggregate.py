@@ -1,0 +1,237 @@
+"""Readings in buckets: a row for each bucket and series, ordered by bucket and then by series."""
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from heapq import merge
+from math import isfinite
+from typing import Any
+
+import msgspec
+
+from paqett.errors import Invalid
+from paqett.readings.buckets import US, Bucket, stretches
+from paqett.readings.query import TEXT_AGGREGATES, Page, Position, Query
+from paqett.readings.raw import value_of
+from paqett.readings.source import Series, Source, beyond_double
+
+Row = tuple[Any, ...]
+Key = tuple[datetime, int]
+# where each aggregate stands in a row of the database: time, series, then these
+_NUMBERS = ("count", "sum", "min", "max", "first", "last", "p50", "p95")
+_OF_THE_KIND = ("min", "max", "first", "last")
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """A bucketed query, the series it is about and what may be read of it."""
+
+    source: Source
+    query: Query
+    bucket: Bucket
+    series: list[Series]
+    from_: datetime
+    to: datetime
+
+    @property
+    def whole(self) -> range:
+        """The numbers of all buckets that are asked for."""
+        return self.bucket.covering(self.from_, self.to)
+
+
+async def read_buckets(
+    source: Source, query: Query, bucket: Bucket, limit: int, after: Position | None
+) -> Page:
+    """A page of at most `limit` rows of such buckets behind `after`.
+
+    Raises `Invalid` for a named text metric of which only aggregates of numbers are asked.
+    """
+    from_ = max(query.from_, source.oldest)
+    asked = _Asked(source, query, bucket, _aggregated(source, query), from_, query.to)
+    if query.fill == "none":
+        rows = await _found(asked, limit + 1, after)
+    else:
+        rows = await _filled(asked, limit + 1, after)
+    last = Position(*rows[limit - 1][:2]) if len(rows) > limit else None
+    show = _shower(asked)
+    return Page([show(row) for row in rows[:limit]], last, from_, bucket)
+
+
+def _aggregated(source: Source, query: Query) -> list[Series]:
+    """Those series of which something is asked that they have."""
+    kept = []
+    for series in source.series.values():
+        if series.kind != "text" or any(name in TEXT_AGGREGATES for name in query.aggregates):
+            kept.append(series)
+        elif query.metrics is not None:
+            detail = f"{series.metric} is text, so agg is one of {', '.join(TEXT_AGGREGATES)}."
+            raise Invalid(detail, field="agg")
+    return sorted(kept, key=lambda series: series.id)
+
+
+def _remaining(asked: _Asked, after: Position | None) -> range:
+    whole = asked.whole
+    if after is None:
+        return whole
+    number = asked.bucket.number(after.time)
+    if asked.query.descending:
+        return range(whole.start, min(whole.stop, number + 1))
+    return range(max(whole.start, number), whole.stop)
+
+
+async def _found(asked: _Asked, wanted: int, after: Position | None) -> list[Row]:
+    """The first `wanted` rows there are."""
+    if not asked.series:
+        return []
+    rows: list[Row] = []
+    first = wanted // len(asked.series) + 1
+    descending = asked.query.descending
+    for numbers in stretches(_remaining(asked, after), first, descending=descending):
+        rows += await _stretch(asked, numbers, asked.series, wanted - len(rows), after)
+        if len(rows) >= wanted:
+            break
+    return rows[:wanted]
+
+
+async def _stretch(
+    asked: _Asked, numbers: range, series: Iterable[Series], limit: int, after: Position | None
+) -> list[Row]:
+    """What is stored in the buckets `numbers`, in the query's order."""
+    query, bucket = asked.query, asked.bucket
+    wanted = set(query.aggregates)
+    values = {
+        "width": bucket.count * US if bucket.fixed else None,
+        "origin": bucket.origin,
+        "starts": None if bucket.fixed else bucket.starts(numbers.start, numbers.stop),
+        "from": max(asked.from_, bucket.start(numbers.start)),
+        "to": min(asked.to, bucket.start(numbers.stop)),
+        "after_time": after.time if after else None,
+        "after_series": after.series_id if after else None,
+        "descending": query.descending,
+        "limit": limit,
+        "sums": not wanted.isdisjoint(("avg", "sum")),
+        "extremes": not wanted.isdisjoint(("min", "max")),
+        "ends": not wanted.isdisjoint(("first", "last")),
+    }
+    plain = wanted.isdisjoint(("p50", "p95"))
+    parts = []
+    for name, ids in (
+        ("read_buckets" if plain else "read_sorted_buckets", _ids(series, text=False)),
+        ("read_text_buckets", _ids(series, text=True)),
+    ):
+        if ids:
+            parts.append(await asked.source.rows(name, {**values, "series": ids}))
+    rows = merge(*parts, key=_key, reverse=query.descending)
+    return list(rows)[:limit]
+
+
+def _ids(series: Iterable[Series], *, text: bool) -> list[int]:
+    return [one.id for one in series if (one.kind == "text") == text]
+
+
+def _key(row: Row) -> Key:
+    return row[0], row[1]
+
+
+async def _filled(asked: _Asked, wanted: int, after: Position | None) -> list[Row]:
+    """The first `wanted` rows of a grid: each bucket of each series that has a reading at all."""
+    present = set(await _newest(asked, asked.from_, asked.to))
+    series = [one for one in asked.series if one.id in present]
+    remaining = _remaining(asked, after)
+    if not series or not remaining:
+        return []
+    number = wanted // len(series) + 2  # the first may be all but over
+    numbers = next(stretches(remaining, number, descending=asked.query.descending))
+    most = len(numbers) * len(series)
+    stored = {_key(row): row for row in await _stretch(asked, numbers, series, most, None)}
+    carried = {}
+    if asked.query.fill == "previous":
+        lacking = [
+            one for one in series if (asked.bucket.start(numbers.start), one.id) not in stored
+        ]
+        carried = await _carried(asked, numbers.start, lacking)
+    rows = _grid(asked, numbers, series, stored, carried)
+    return _behind(asked, rows, after)[:wanted]
+
+
+def _grid(
+    asked: _Asked, numbers: range, series: list[Series], stored: dict[Key, Row],
+    carried: dict[int, Row],
+) -> list[Row]:  # fmt: skip
+    """In ascending order; what is not stored is None, or what came before it."""
+    rows = []
+    for time in asked.bucket.starts(numbers.start, numbers.stop):
+        for one in series:
+            row = stored.get((time, one.id))
+            if row is None:
+                row = (time, one.id, *carried.get(one.id, ())[2:])
+            elif asked.query.fill == "previous":
+                carried[one.id] = row
+            rows.append(row)
+    return rows
+
+
+def _behind(asked: _Asked, rows: list[Row], after: Position | None) -> list[Row]:
+    """In the query's order, without what an earlier page has shown."""
+    descending = asked.query.descending
+    if descending:
+        rows.reverse()
+    if after is None:
+        return rows
+    seen = (after.time, after.series_id)
+    return [row for row in rows if (_key(row) < seen if descending else _key(row) > seen)]
+
+
+async def _newest(asked: _Asked, from_: datetime, to: datetime) -> dict[int, datetime]:
+    """When each series was last heard of in `[from_, to)`."""
+    values = {
+        "series": _ids(asked.series, text=False),
+        "texts": _ids(asked.series, text=True),
+        "from": from_,
+        "to": to,
+    }
+    return {row[0]: row[1] for row in await asked.source.rows("read_latest", values)}
+
+
+async def _carried(asked: _Asked, number: int, lacking: list[Series]) -> dict[int, Row]:
+    """The rows of these series that come last before the bucket `number`, within the range."""
+    start = asked.bucket.start(number)
+    if not lacking or start <= asked.from_:
+        return {}
+    by_bucket: dict[int, list[Series]] = {}
+    newest = await _newest(asked, asked.from_, start)
+    for one in lacking:
+        if one.id in newest:
+            by_bucket.setdefault(asked.bucket.number(newest[one.id]), []).append(one)
+    found: dict[int, Row] = {}
+    for before, series in by_bucket.items():
+        rows = await _stretch(asked, range(before, before + 1), series, len(series), None)
+        found |= {row[1]: row for row in rows}
+    return found
+
+
+def _shower(asked: _Asked) -> Callable[[Row], Row]:
+    """How a row of the database is shown: names instead of numbers, and what was asked alone."""
+    names = asked.query.aggregates
+    single = len(names) == 1
+    series = {one.id: one for one in asked.series}
+
+    def show(row: Row) -> Row:
+        of = series[row[1]]
+        values = tuple(_aggregates(of, row, names))
+        return (row[0], of.device, of.metric, *values, *(values if single else ()))
+
+    return show
+
+
+def _aggregates(series: Series, row: Row, names: Iterable[str]) -> Iterator[Any]:
+    """An empty row has none of them; a text has no more than three."""
+    found = dict(zip(_NUMBERS, row[2:], strict=False))
+    for name in names:
+        if name == "avg" and found.get("sum") is not None:
+            yield found["sum"] / found["count"]
+            continue
+        value = found.get(name)
+        if series.kind == "boolean" and name in _OF_THE_KIND:
+            value = value_of("boolean", value, None)
+        elif type(value) is float and not isfinite(value):
+            raise beyond_double()
+        yield value

@@ -1,0 +1,73 @@
+"""Readings as they were sent, ordered by time and then by series."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from paqett.readings.buckets import US, from_us, stretches, to_us
+from paqett.readings.query import Page, Position, Query
+from paqett.readings.source import Source
+
+# a page is looked for in stretches, the first as long as a page is if each series sends a reading
+# in so many seconds: few chunks to plan for, and few readings of each series that do not fit
+_GUESSED_INTERVAL = timedelta(seconds=10)
+
+
+async def read_raw(source: Source, query: Query, limit: int, after: Position | None) -> Page:
+    """A page of at most `limit` readings behind `after`."""
+    name = "read_raw_desc" if query.descending else "read_raw_asc"
+    series = source.series.values()
+    values = {
+        "series": [one.id for one in series if one.has_numbers],
+        "texts": [one.id for one in series if one.has_texts],
+        "after_time": after.time if after else None,
+        "after_series": after.series_id if after else None,
+    }
+    found: list[tuple[Any, ...]] = []
+    wanted = limit + 1
+    for stretch in _stretches(source, query, limit, after):
+        span = {"from": from_us(stretch.start), "to": from_us(stretch.stop), "limit": wanted}
+        rows = await source.rows(name, {**values, **span})
+        found += rows
+        wanted -= len(rows)
+        if wanted <= 0:
+            break
+    kept = list(_identities(found))[:limit]
+    last = Position(*kept[-1][:2]) if wanted <= 0 else None
+    return Page([_shown(source, row) for row in kept], last, max(query.from_, source.oldest))
+
+
+def _stretches(source: Source, query: Query, limit: int, after: Position | None) -> Iterator[range]:
+    """Stretches of time in µs to look at one by one, until the page is full."""
+    start, end = max(query.from_, source.oldest), query.to
+    if after is not None and query.descending:
+        end = min(end, after.time + US)
+    elif after is not None:
+        start = max(start, after.time)
+    whole = range(to_us(start), to_us(end))
+    if not source.series:
+        return iter(())
+    lasting = query.pace or _GUESSED_INTERVAL * limit / len(source.series)
+    return stretches(whole, lasting // US, descending=query.descending)
+
+
+def _identities(rows: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Each (time, series) once: a mixed series may hold it as a number and as a text."""
+    last = None
+    for row in rows:
+        if row[:2] != last:
+            last = row[:2]
+            yield row
+
+
+def _shown(source: Source, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    time, series_id, number, text = row
+    series = source.series[series_id]
+    return (time, series.device, series.metric, value_of(series.kind, number, text))
+
+
+def value_of(kind: str, number: float | None, text: str | None) -> Any:
+    """By where it stands: a mixed series has numbers and texts."""
+    if number is None:
+        return text
+    return number != 0 if kind == "boolean" else number

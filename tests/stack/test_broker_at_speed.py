@@ -1,0 +1,191 @@
+"""Mosquitto killed while a fleet publishes as fast as half of what this machine can store.
+
+Mosquitto acknowledges from memory. What it has acknowledged is not lost all the same, as long as
+ingest keeps up: then it lies in ingest's socket already.
+"""
+
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import pytest
+
+from paqett.local import flooding
+from paqett.local.fleet import SimDevice
+from paqett.local.flood import Job
+from paqett.local.packets import Refused, open_connection
+from paqett.local.shape import Shape
+from stacks import Ingest, Pieces, running_pieces, until
+
+DEVICES = 200
+SHAPE = Shape()
+MOST_S = 20.0  # of load, for each round
+LOOK_S = 1.0  # several flushes
+QUIET_S = 5.0
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture
+def pieces() -> Iterator[Pieces]:
+    with running_pieces() as pieces:
+        yield pieces
+
+
+class Stored:
+    """What is committed of one fleet; messages that came again are counted again."""
+
+    def __init__(self, url: str, devices: list[SimDevice]) -> None:
+        self._conn = psycopg.connect(url, autocommit=True)
+        self._ids = [device.id for device in devices]
+        self._seen, self._grew = 0, time.monotonic()
+
+    def look(self) -> int:
+        now = self._one(
+            "SELECT coalesce(sum(messages), 0)::int FROM usage_hour WHERE device_id = ANY(%s)"
+        )
+        if now > self._seen:
+            self._seen, self._grew = now, time.monotonic()
+        return now
+
+    @property
+    def still_s(self) -> float:
+        return time.monotonic() - self._grew
+
+    def keep_up(self, child: subprocess.Popen[bytes]) -> None:
+        """Return once no more is stored than is sent: what the last kill held up is behind us."""
+
+        def settled() -> bool:
+            sent, stored = flooding.acknowledged(child), self.look()
+            time.sleep(LOOK_S)
+            sent, stored = flooding.acknowledged(child) - sent, self.look() - stored
+            return 0 < stored < 1.3 * sent  # what waited comes at twice the rate
+
+        until(settled, "ingest has caught up")
+
+    def points(self) -> int:
+        """Points, each identity once."""
+        return self._one(
+            "SELECT count(*) FROM telemetry_own WHERE series_id IN"
+            " (SELECT id FROM series WHERE device_id = ANY(%s))"
+        )
+
+    def _one(self, statement: str) -> int:
+        row = self._conn.execute(statement, (self._ids,)).fetchone()  # type: ignore[call-overload]
+        return int(row[0])
+
+    def close(self) -> None:
+        self._conn.close()
+
+
+class Flood:
+    """A fleet of its own devices, each reading of which has a time of its own."""
+
+    def __init__(self, pieces: Pieces, name: str, messages: int, **how: Any) -> None:
+        devices = pieces.devices(name, DEVICES)
+        self.each = messages // DEVICES
+        self.total = self.each * DEVICES
+        self.stored = Stored(pieces.url, devices)
+        self.job = Job(
+            [(device.id, device.secret) for device in devices],
+            pieces.mqtt_port, self.each, SHAPE, **how,
+        )  # fmt: skip
+        until(lambda: _admitted(pieces, devices[-1]), "the broker knows the devices")
+
+    def missing(self, acknowledged: int) -> int:
+        """Points of that many messages that are not stored once nothing comes any more."""
+        expected = acknowledged * SHAPE.points
+        until(
+            lambda: (
+                self.stored.points() == expected
+                or (self.stored.look() and self.stored.still_s > QUIET_S)
+            ),
+            "everything has arrived",
+        )
+        missing = expected - self.stored.points()
+        self.stored.close()
+        return missing
+
+
+def _admitted(pieces: Pieces, device: SimDevice) -> bool:
+    with suppress(OSError, Refused):
+        open_connection(pieces.mqtt_port, device.id, device.secret).close()
+        return True
+    return False
+
+
+def begin(pieces: Pieces) -> Ingest:
+    ingest = pieces.ingest()
+    until(ingest.subscribed, "ingest has subscribed")
+    return ingest
+
+
+def highest_rate(pieces: Pieces, messages: int) -> float:
+    """Messages a second, from the first publish to the commit of the last."""
+    flood = Flood(pieces, "highest", messages)
+    with flooding.flooding(flood.job) as child:
+        done = flooding.follow(child, flood.stored, flood.total)
+        seconds = time.monotonic() - done["first_ns"] / 1e9
+    assert flood.missing(flood.total) == 0
+    return flood.total / seconds
+
+
+def kill_at_speed(
+    pieces: Pieces, name: str, rate: float, rounds: int, kill: Callable[[], None]
+) -> tuple[int, dict[str, Any]]:
+    """Kill at random moments of a load of `rate`; the points missing, and the fleet's account."""
+    flood = Flood(pieces, name, round(rate * MOST_S * rounds), rate=rate, enduring=True)
+    with flooding.flooding(flood.job) as child:
+        flooding.start(child, flood.total)
+        for _ in range(rounds):
+            flood.stored.keep_up(child)
+            time.sleep(random.uniform(0.0, 1.0))
+            assert child.poll() is None
+            kill()
+        flood.stored.keep_up(child)
+        account = flooding.end(child)
+    assert account["again"] > 0  # else it was not killed under load
+    return flood.missing(account["messages"]), account
+
+
+@pytest.mark.parametrize(
+    # more rounds of one broker take long: it is started again later each time
+    ("messages", "rounds"),
+    [(60_000, 2), pytest.param(300_000, 6, marks=pytest.mark.prove)],
+)
+def test_a_killed_broker_loses_nothing_at_half_the_highest_rate(
+    pieces: Pieces, record_property: Record, messages: int, rounds: int
+) -> None:
+    begin(pieces)
+    rate = highest_rate(pieces, messages)
+    missing, account = kill_at_speed(pieces, "half", rate / 2, rounds, pieces.kill_broker)
+    record_property("messages_per_second", round(rate / 2))
+    record_property("sent_again", account["again"])
+    assert missing == 0
+
+
+@pytest.mark.prove
+def test_what_is_lost_beyond_that_is_told(pieces: Pieces, record_property: Record) -> None:
+    """At the highest rate, and where ingest is killed with the broker: figures, no promise."""
+    ingest = begin(pieces)
+    rate = highest_rate(pieces, 300_000)
+
+    def kill_both() -> None:
+        nonlocal ingest
+        pieces.kill_broker()
+        ingest.kill()
+        ingest = begin(pieces)
+
+    cases = (("full", rate, pieces.kill_broker), ("both", rate / 2, kill_both))
+    for name, chosen, kill in cases:
+        missing, account = kill_at_speed(pieces, name, chosen, 4, kill)
+        told = {
+            "messages_per_second": round(chosen),
+            "acknowledged_points": account["messages"] * SHAPE.points,
+            "missing_points": missing,
+        }
+        for key, value in told.items():
+            record_property(f"{name}_{key}", value)

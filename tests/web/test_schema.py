@@ -1,0 +1,168 @@
+"""schemathesis against the running API: what it answers is what its OpenAPI document says."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks
+
+from paqett import app
+from paqett.children import free_port
+from paqett.web.server import serve
+from people import CHEAP_HASHES, PASSWORD, new_person
+from support import with_url
+
+CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+]
+EMAIL = "ada@example.org"
+MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+
+
+class Running:
+    """The API on a socket, in a thread of its own; `ahead` moves its clock."""
+
+    def __init__(self, url: str) -> None:
+        port = free_port(18900)
+        self.url = f"http://127.0.0.1:{port}"
+        self.settings = with_url(url, **CHEAP_HASHES, PAQETT_HTTP__PORT=str(port))
+        self.ahead = timedelta()
+        self.browser = requests.Session()
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    def now(self) -> datetime:
+        return app.utc_now() + self.ahead
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        async with app.services(self.settings, "test", self.now) as services:
+            self._up.set()
+            await serve(services, self._stop)
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._up.wait(20)
+        with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as client:
+            assert client.get(f"{self.url}/healthz").status_code == 200
+
+    def stop(self) -> None:
+        self.browser.close()
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    async def _register(self) -> None:
+        async with httpx.AsyncClient(base_url=self.url) as client:
+            await new_person(client, self.settings, EMAIL)
+
+    def person(self) -> None:
+        asyncio.run(self._register())
+
+    def sign_in(self) -> dict[str, str]:
+        """Headers of a new session; an hour after the last, so that no limit is left over."""
+        self.ahead += timedelta(hours=1)
+        body = {"email": EMAIL, "password": PASSWORD}
+        answer = self.browser.post(f"{self.url}/api/v1/auth/login", json=body)
+        assert answer.status_code == 200, answer.text
+        cookie = self.browser.cookies["paqett_session"]
+        self.browser.cookies.clear()
+        return {
+            "Cookie": f"paqett_session={cookie}",
+            "X-CSRF-Token": answer.json()["csrf_token"],
+        }
+
+
+@pytest.fixture
+def running(database_url: str) -> Iterator[Running]:
+    api = Running(database_url)
+    api.start()
+    try:
+        api.person()
+        yield api
+    finally:
+        api.stop()
+
+
+def real_things(api: Running, session: dict[str, str]) -> dict[str, Any]:
+    """One of everything a path may name."""
+
+    def post(path: str, body: Any, headers: dict[str, str] = session) -> Any:
+        answer = api.browser.post(f"{api.url}/api/v1{path}", json=body, headers=headers)
+        assert answer.status_code < 300, answer.text
+        return answer.json()
+
+    device = post("/devices", {"thing_name": f"it {api.ahead}"})["id"]
+    post(f"/devices/{device}/telemetry", {"t": 21.5, "on": True, "word": "x"})
+    scopes = ["telemetry:read", "telemetry:write", "devices:read", "devices:write", "account:read"]
+    key = post("/api-keys", {"name": "k", "scopes": scopes})
+    return {
+        "device_id": device, "metric": "t", "provider": "github", "key_id": key["id"],
+        "session_id": 1, "key": key["key"],
+    }  # fmt: skip
+
+
+def exercise(api: Running, operation: Any, examples: int) -> int:
+    """Ask one operation `examples` times, by turns with what fits and what does not, for something
+    that is there and something made up, as a person and, where one may, with a key."""
+    session = api.sign_in()
+    there = real_things(api, session)
+    by_key = {"Authorization": f"Bearer {there['key']}"}
+    declared = operation.definition.raw["security"]
+    ways = [session, by_key] if any("apiKey" in way for way in declared) else [session]
+    asked = 0
+
+    @settings(
+        max_examples=examples, deadline=None, database=None, derandomize=True,
+        phases=[Phase.generate], suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(case=st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in MODES)))
+    def ask(case: Any) -> None:
+        nonlocal asked
+        asked += 1
+        api.ahead += timedelta(seconds=2)
+        if asked % 2:
+            case.path_parameters = {name: there[name] for name in case.path_parameters or {}}
+        case.headers = {**(case.headers or {}), **ways[asked // 2 % len(ways)]}
+        case.cookies = {}
+        case.call_and_validate(checks=CHECKS, session=api.browser)
+
+    ask()
+    return asked
+
+
+def everything(api: Running, examples: int) -> int:
+    schema = schemathesis.openapi.from_url(f"{api.url}/schema/openapi.json")
+    asked = operations = 0
+    for found in schema.get_all_operations():
+        operations += 1
+        asked += exercise(api, found.ok(), examples)
+    assert operations >= 35
+    return asked
+
+
+def test_every_answer_is_what_the_document_says(running: Running) -> None:
+    assert everything(running, 8) >= 250
+
+
+@pytest.mark.prove
+def test_every_answer_is_what_the_document_says_at_length(
+    running: Running, record_testsuite_property: Callable[[str, object], None]
+) -> None:
+    asked = everything(running, 500)
+    record_testsuite_property("schemathesis requests", asked)
+    assert asked >= 10_000
