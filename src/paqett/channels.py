@@ -169,8 +169,9 @@ async def send_notice(conn: Connection, account_id: int, notice_id: int, event: 
 
 async def _defer(conn: Connection, account_id: int, delivery: str, after_s: float = 0) -> None:
     await jobs.defer(
-        conn, "deliver_webhook", after_s=after_s, account_id=account_id, delivery=delivery
-    )
+        conn, "deliver_webhook", queue=jobs.WEBHOOKS, after_s=after_s, account_id=account_id,
+        delivery=delivery,
+    )  # fmt: skip
 
 
 class Due(msgspec.Struct, frozen=True):

@@ -20,6 +20,8 @@ from paqett.settings import Database
 from paqett.sqlfiles import query
 
 MOST_ATTEMPTS = 20
+WEBHOOKS = "webhooks"
+"""The queue of deliveries to other people's servers."""
 _LONGEST_WAIT_S = 2 * 3600
 
 
@@ -64,14 +66,16 @@ _deferring = App(connector=PsycopgConnector())
 
 
 async def defer(
-    conn: Connection, task: str, *, lock: str | None = None, after_s: float = 0, **kwargs: object
-) -> None:
+    conn: Connection, task: str, *, lock: str | None = None, queue: str = "default",
+    after_s: float = 0, **kwargs: object,
+) -> None:  # fmt: skip
     """Write the job `task` in the transaction of `conn`, to be done in `after_s` seconds.
 
-    Jobs with one `lock` run one by one.
+    Jobs with one `lock` run one by one. What waits for others' servers has a `queue` of its own, so
+    that nothing of ours waits behind it.
     """
     wait: TimeDeltaParams | None = {"milliseconds": round(1000 * after_s)} if after_s else None
-    job = _deferring.configure_task(task, lock=lock, schedule_in=wait, connection=conn)
+    job = _deferring.configure_task(task, lock=lock, queue=queue, schedule_in=wait, connection=conn)
     await job.defer_async(**kwargs)  # type: ignore[arg-type]
 
 

@@ -116,7 +116,7 @@ def _run(house: Any, wanted: list[dict[str, Any]], program: list[Any]) -> None:
         if step[0] in ("send", "kill"):
             readings = [(now + offset, value) for offset, value in step[1]]
             items = [{"ts": at, "t": value} for at, value in readings]
-            house.send(*items, door=step[2], kill=step[0] == "kill")
+            house.send(items, door=step[2], kill=step[0] == "kill")
             if step[0] == "send":
                 model.flush(readings, now)
         elif step[0] == "wait":

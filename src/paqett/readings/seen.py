@@ -20,18 +20,11 @@ class Seen:
         self._numbers: list[tuple[Ints, Ints, Any, Ints]] = []
         self.texts: dict[int, int] = {}  # the newest receipt of each series' fresh texts
         self._over: list[tuple[Over, int]] = []
-        self.devices: dict[int, set[str]] = {}
-
-    @property
-    def accounts(self) -> set[int]:
-        """Those with judged devices in the flush."""
-        return set(self.devices)
+        self.accounts: set[int] = set()  # those with rules about a device of the flush
 
     def add(self, batch: Batch) -> None:
         """A batch that was stored."""
-        for entry in batch.known:
-            if entry.judged:
-                self.devices.setdefault(entry.account_id, set()).add(entry.device_id)
+        self.accounts |= {entry.account_id for entry in batch.known if entry.judged}
         received = batch.received_us
         for found in batch.seen_numbers:
             self._numbers.append((found.series, found.times, found.values, received[found.numbers]))

@@ -1,5 +1,6 @@
 """Alerts in the worker: what has happened becomes notices at once, and time is looked after."""
 
+import asyncio
 from datetime import UTC, timedelta
 
 from paqett import alert_timers, db, log, notices
@@ -9,6 +10,7 @@ from paqett.sqlfiles import query
 
 _logger = log.get("alerts")
 _DUE_EVERY_S = 1.0
+_AT_MOST_EVERY_S = 0.05
 _ALERTS_KEPT = timedelta(days=90)
 _DELIVERIES_KEPT = timedelta(days=30)
 
@@ -25,7 +27,8 @@ async def tell(services: Services) -> None:
             await fire_due(services)
             await tell_all(services)
             async for _ in conn.notifies(timeout=_DUE_EVERY_S, stop_after=1):
-                pass
+                # any SQL login may send NOTIFY: however often, this is how often we look
+                await asyncio.sleep(_AT_MOST_EVERY_S)
 
 
 async def fire_due(services: Services) -> None:
