@@ -69,6 +69,22 @@ BEGIN
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON job_error TO %I', worker);
     EXECUTE format('GRANT SELECT, UPDATE ON operator_report TO %I', worker);
 
+    -- alerts: judged by every flush, through both doors, and by the worker's timers
+    EXECUTE format('GRANT SELECT ON alert_rule, alert_watch, alert_mark TO %s', everyone);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON alert TO %s', everyone);
+    EXECUTE format('GRANT INSERT, UPDATE ON alert_mark TO %I, %I', ingest, api);
+    EXECUTE format('GRANT UPDATE ON alert_watch TO %s', everyone);
+    EXECUTE format('GRANT INSERT ON alert_watch TO %I', api);
+    EXECUTE format('GRANT INSERT, UPDATE, DELETE ON alert_rule TO %I', api);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON alert_timer TO %I', worker);
+    -- webhooks: the API writes what signs and never reads it
+    EXECUTE format('GRANT INSERT, DELETE ON channel TO %I', api);
+    EXECUTE format('GRANT SELECT (id, account_id, name, url, failures, paused_at, created_at) ON channel TO %I', api);
+    EXECUTE format('GRANT UPDATE ON channel TO %I', api);
+    EXECUTE format('GRANT SELECT, UPDATE ON channel TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT ON delivery TO %I, %I', api, worker);
+    EXECUTE format('GRANT UPDATE, DELETE ON delivery TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON mail_day TO %I', worker);
     -- live streams: the API keeps them, whoever flushes looks whether anybody watches
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON stream TO %I', api);
     EXECUTE format('GRANT SELECT ON stream, live_channel TO %s', everyone);

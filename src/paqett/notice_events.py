@@ -89,6 +89,43 @@ EVENTS: dict[str, Event] = {
         {"What": "what", "Who": "by"},
         mailed=False, # it may be many a day; the list of notices shows each
     ),
+    "alert_firing": Event(
+        "device",
+        "Alert: {rule} on {device_name}",
+        "{what}.",
+        {"Device": "device_name", "Since": "since_time", "Alert since": "fired_time"},
+    ),
+    "alert_resolved": Event(
+        "device",
+        "Resolved: {rule} on {device_name}",
+        "{what}.",
+        {"Device": "device_name", "Alert from": "fired_time", "To": "resolved_time"},
+    ),
+    "mails_held_back": Event(
+        "device",
+        "Notices that were not mailed",
+        "On {day} your account had more notices than are mailed in a day. {held} of them were held"
+        " back; each stands in the list of your notices.",
+        {"Held back": "what"},
+    ),
+    "channel_test": Event(
+        "device",
+        "A test of your alerts",
+        "You asked for this test. Alerts and other notices of your account arrive this way.",
+    ),
+    "channel_created": Event(
+        "security",
+        "A new webhook",
+        f"Notices of your account are now also sent to an address on the web. {_NOT_YOU}",
+        {"Name": "name", "Address": "host"},
+    ),
+    "channel_paused": Event(
+        "security",
+        "A webhook was paused",
+        "Notices of your account could not be delivered to this webhook {failures} times in a row,"
+        " so no more are sent there. Mend it and send a test: a test that succeeds lets it go on.",
+        {"Name": "name", "Address": "host", "The last time": "error"},
+    ),
     "account_disabled": Event(
         "security",
         "Your account was disabled",

@@ -27,6 +27,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     message_burst: int | None = None
     late_days: int | None = None
     requests_per_minute: int | None = None
+    alert_rules: int | None = None
     live_streams: int | None = None
     stripe_lookup_key: str | None = None
 

@@ -82,6 +82,14 @@ class Mail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     smtp_tls: Literal["starttls", "tls", "none"]
     from_address: str
     timeout_s: float
+    most_a_day: int
+
+
+class Webhooks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[webhooks]`"""
+
+    allow_private: bool
+    timeout_s: float
 
 
 class Github(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -194,6 +202,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: Http
     auth: Auth
     mail: Mail
+    webhooks: Webhooks
     github: Github
     stripe: Stripe
     ops: Ops

@@ -14,8 +14,10 @@ from paqett.flush.writer import Writer
 from paqett.readings.directory import Directory
 from paqett.web import edge, openapi, problems
 from paqett.web.account import AccountController, SessionController
+from paqett.web.alerts import AlertController, AlertRuleController
 from paqett.web.api_keys import ApiKeyController
 from paqett.web.billing import BillingController, get_plan, stripe_webhook
+from paqett.web.channels import ChannelController
 from paqett.web.devices import DeviceController
 from paqett.web.grafana import GrafanaController
 from paqett.web.health import healthz, metrics, readyz
@@ -61,6 +63,9 @@ def create_app(services: Services) -> Litestar:
             get_plan,
             stripe_webhook,
             NoticeController,
+            AlertRuleController,
+            AlertController,
+            ChannelController,
             PreferenceController,
             ask_unsubscribe,
             unsubscribe,
