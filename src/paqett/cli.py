@@ -189,8 +189,10 @@ def _admin(parser: argparse.ArgumentParser) -> None:
     command = commands.add_parser("retry-job", help="try a failed job again")
     command.add_argument("job", type=int, help="its number in `paqett admin jobs`")
     command.set_defaults(run=_with_database(_retry_job))
+    _json_flag(command)
     command = commands.add_parser("retention", help="each tier's policy and its oldest reading")
     command.set_defaults(run=_with_database(_retention))
+    _json_flag(command)
     command = commands.add_parser(
         "top", help="the devices that send the most, or what fills the disk"
     )
@@ -198,6 +200,7 @@ def _admin(parser: argparse.ArgumentParser) -> None:
     command.add_argument("--days", type=_positive, default=7, help="of devices: how far back")
     command.add_argument("--limit", type=_positive, default=20)
     command.set_defaults(run=_with_database(_top))
+    _json_flag(command)
     command = commands.add_parser("list", help="all accounts")
     command.set_defaults(run=_with_database(_list_accounts))
     _json_flag(command)
