@@ -55,6 +55,7 @@ _WORDS = {
     415: "The body is of a kind, or in an encoding, that is not read here.",
     422: "A parameter or a member of the body is wrong; `field` names it.",
     429: "Too often; `Retry-After` says when to come back.",
+    501: "This installation cannot do it; its operator must change something first.",
     502: "Somebody else's server did not answer as it should.",
     503: "The database is away or too slow just now; `Retry-After` says when to come back.",
 }
