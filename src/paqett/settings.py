@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -138,6 +139,7 @@ class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[broker]`"""
 
     binary: str
+    public_host: str
     listen_host: str
     listen_port: int
     allow_plain: bool
@@ -236,6 +238,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def behind_tls(self) -> bool:
         """Whether people reach us over TLS, ours or a proxy's."""
         return self.public_url.startswith("https://")
+
+    @property
+    def devices_host(self) -> str:
+        """The name or address under which devices find the broker."""
+        return self.broker.public_host or str(urlsplit(self.public_url).hostname)
 
     @property
     def plans_file(self) -> Path:

@@ -211,16 +211,13 @@ def _processes(
         "api": {
             "PAQETT_DATABASE__URL": urls["api"],
             **sells,
+            # what it tells people of how their devices reach the broker
+            "PAQETT_BROKER__LISTEN_PORT": str(current.mqtt_port),
             # where the API listens on loopback alone, its metrics may stand beside it
             "PAQETT_OPS__OPEN_ON_API": str(loopback).lower(),
         },
         "ingest": {"PAQETT_DATABASE__URL": urls["ingest"]},
-        "worker": {
-            "PAQETT_DATABASE__URL": urls["worker"],
-            # mails lead to where the API is
-            "PAQETT_HTTP__PORT": api_port,
-            **sells,
-        },
+        "worker": {"PAQETT_DATABASE__URL": urls["worker"], **sells},
     }
     port = _OPS_PORT
     for name, environ in own.items():

@@ -29,6 +29,7 @@ from paqett.web.notices import NoticeController, PreferenceController
 from paqett.web.oauth import OAuthController
 from paqett.web.rate import Rates
 from paqett.web.sign_in import SignInController
+from paqett.web.snippets import SnippetController
 from paqett.web.streams import StreamController
 from paqett.web.telemetry import TelemetryController
 from paqett.web.unsubscribe import ask_unsubscribe, unsubscribe
@@ -51,6 +52,7 @@ def create_app(services: Services) -> Litestar:
         route_handlers=[
             DeviceController,
             MetricController,
+            SnippetController,
             TelemetryController,
             StreamController,
             UsageController,
