@@ -137,6 +137,21 @@ def sign_in(result: Result) -> str:
     return _table(head, rows)
 
 
+def alerts(result: Result) -> str:
+    """The same load without and with rules, and what they cost."""
+    rows = [
+        [
+            figure["name"], f"{figure['rules']:,}", f"{figure['rows_per_second']:,}",
+            f"{figure['messages_per_second']:,}", str(figure["cpu_us_a_message"]),
+        ]
+        for figure in result["figures"]
+    ]  # fmt: skip
+    rows.append(
+        ["the rules' cost", "", f"{result['rate_cost']:.1%}", "", f"{result['cpu_cost']:.1%}"]
+    )
+    return _table(["", "rules", "rows/s", "messages/s", "ingest's CPU µs a message"], rows)
+
+
 def of(part: str, result: Result) -> str:
     """The tables of a part's result."""
     if "skipped" in result:
@@ -144,6 +159,7 @@ def of(part: str, result: Result) -> str:
     if part == "end_to_end":
         return rates(result) + "\n\n" + cores(result["figures"])
     tables = {
+        "alerts": alerts,
         "broker": broker,
         "ceiling": ceilings,
         "latency": latency,

@@ -49,6 +49,13 @@ BEGIN
     EXECUTE format('GRANT DELETE ON account TO %I', worker);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON session, account_token, identity, sign_in_attempt TO %I, %I', api, worker);
 
+    -- billing: begun in the API, followed by the worker; devices are paused by both
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON subscription TO %I, %I', api, worker);
+    EXECUTE format('GRANT SELECT, INSERT ON stripe_event TO %I', api);
+    EXECUTE format('GRANT SELECT, DELETE ON stripe_event TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT, DELETE ON usage_warning TO %I', worker);
+
+    -- the doors: strangers' attempts
     -- the doors: strangers' attempts, requests a minute, API usage
     EXECUTE format('GRANT SELECT, INSERT, UPDATE ON request_window, api_usage_day TO %I', api);
     EXECUTE format('GRANT SELECT, DELETE ON request_window, api_usage_day TO %I', worker);
@@ -62,6 +69,22 @@ BEGIN
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON job_error TO %I', worker);
     EXECUTE format('GRANT SELECT, UPDATE ON operator_report TO %I', worker);
 
+    -- alerts: judged by every flush, through both doors, and by the worker's timers
+    EXECUTE format('GRANT SELECT ON alert_rule, alert_watch, alert_mark TO %s', everyone);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON alert TO %s', everyone);
+    EXECUTE format('GRANT INSERT, UPDATE ON alert_mark TO %I, %I', ingest, api);
+    EXECUTE format('GRANT UPDATE ON alert_watch TO %s', everyone);
+    EXECUTE format('GRANT INSERT ON alert_watch TO %I', api);
+    EXECUTE format('GRANT INSERT, UPDATE, DELETE ON alert_rule TO %I', api);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON alert_timer TO %I', worker);
+    -- webhooks: the API writes what signs and never reads it
+    EXECUTE format('GRANT INSERT, DELETE ON channel TO %I', api);
+    EXECUTE format('GRANT SELECT (id, account_id, name, url, failures, paused_at, created_at) ON channel TO %I', api);
+    EXECUTE format('GRANT UPDATE ON channel TO %I', api);
+    EXECUTE format('GRANT SELECT, UPDATE ON channel TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT ON delivery TO %I, %I', api, worker);
+    EXECUTE format('GRANT UPDATE, DELETE ON delivery TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON mail_day TO %I', worker);
     -- live streams: the API keeps them, whoever flushes looks whether anybody watches
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON stream TO %I', api);
     EXECUTE format('GRANT SELECT ON stream, live_channel TO %s', everyone);

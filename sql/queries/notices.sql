@@ -24,13 +24,50 @@ WHERE account_id = %(account)s AND id = %(notice)s;
 
 -- name: preferences
 -- What the account's person chose, kind by kind.
-SELECT kind, mail FROM notification_preference WHERE account_id = %(account)s;
+SELECT kind, mail, webhook FROM notification_preference WHERE account_id = %(account)s;
 
 -- name: set_preferences
 -- Several kinds at once; what is not named stays.
-INSERT INTO notification_preference (account_id, kind, mail)
-SELECT %(account)s, kind, mail FROM unnest(%(kinds)s::text[], %(mails)s::boolean[]) AS t (kind, mail)
-ON CONFLICT (account_id, kind) DO UPDATE SET mail = EXCLUDED.mail;
+INSERT INTO notification_preference (account_id, kind, mail, webhook)
+SELECT %(account)s, t.kind, coalesce(t.mail, p.mail, true), coalesce(t.webhook, p.webhook, true)
+FROM unnest(%(kinds)s::text[], %(mails)s::boolean[], %(webhooks)s::boolean[]) AS t (kind, mail, webhook)
+LEFT JOIN notification_preference AS p ON p.account_id = %(account)s AND p.kind = t.kind
+WHERE t.mail IS NOT NULL OR t.webhook IS NOT NULL
+ON CONFLICT (account_id, kind) DO UPDATE SET mail = EXCLUDED.mail, webhook = EXCLUDED.webhook;
+
+-- name: count_mail
+-- One of the account's mails of a day, where there is room for it; a notice that was counted on any
+-- day is not counted again.
+INSERT INTO mail_day AS m (account_id, day, mails)
+SELECT %(account)s, %(day)s, (admitted_on IS NULL)::int FROM notice
+WHERE account_id = %(account)s AND id = %(notice)s AND (admitted_on IS NOT NULL OR %(most)s > 0)
+ON CONFLICT (account_id, day) DO UPDATE SET mails = m.mails + EXCLUDED.mails
+    WHERE EXCLUDED.mails = 0 OR m.mails < %(most)s
+RETURNING mails;
+
+-- name: note_admission
+-- Whether the account's notice is mailed or held back, and on which day.
+UPDATE notice SET
+    admitted_on = CASE WHEN %(admitted)s THEN coalesce(admitted_on, %(day)s::date) END,
+    held_on = CASE WHEN %(admitted)s THEN NULL ELSE %(day)s::date END
+WHERE account_id = %(account)s AND id = %(notice)s;
+
+-- name: unscoped_open_mail_days
+-- Days that are over and not summed up, whosesoever they are.
+SELECT account_id, day FROM mail_day WHERE NOT summed_up AND day < %(today)s ORDER BY day, account_id;
+
+-- name: claim_mail_day
+-- One worker sums a day of the account up.
+UPDATE mail_day SET summed_up = true
+WHERE account_id = %(account)s AND day = %(day)s AND NOT summed_up RETURNING day;
+
+-- name: held_notices
+-- What of the account's notices was not mailed on a day.
+SELECT event, data FROM notice WHERE account_id = %(account)s AND held_on = %(day)s ORDER BY id;
+
+-- name: unscoped_forget_mail_days
+-- Counters of days long past, whosesoever they are.
+DELETE FROM mail_day WHERE summed_up AND day < %(before)s;
 
 -- name: unsubscribe_secret
 -- What signs the account's unsubscribe links.

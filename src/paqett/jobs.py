@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from procrastinate import App, BaseRetryStrategy, PsycopgConnector, RetryDecision
 from procrastinate.jobs import Job
+from procrastinate.types import TimeDeltaParams
 
 from paqett.db import Connection, require_url
 from paqett.errors import NotFound, NotRetried
@@ -19,6 +20,8 @@ from paqett.settings import Database
 from paqett.sqlfiles import query
 
 MOST_ATTEMPTS = 20
+WEBHOOKS = "webhooks"
+"""The queue of deliveries to other people's servers."""
 _LONGEST_WAIT_S = 2 * 3600
 
 
@@ -32,10 +35,14 @@ class Backoff(BaseRetryStrategy):
         """When to try again; None for never."""
         if isinstance(exception, NotRetried) or job.attempts >= MOST_ATTEMPTS:
             return None
-        longest = min(_LONGEST_WAIT_S, 2 ** (job.attempts + 1))
-        # jobs that failed together do not come back together
-        wait_s = random.uniform(longest / 2, longest)  # noqa: S311 - no secret
-        return RetryDecision(retry_in={"milliseconds": round(1000 * wait_s)})
+        return RetryDecision(retry_in={"milliseconds": round(1000 * wait_s(job.attempts))})
+
+
+def wait_s(attempts: int) -> float:
+    """How long (s) to wait after so many attempts that were made before the last one."""
+    longest = min(_LONGEST_WAIT_S, 2 ** (attempts + 1))
+    # jobs that failed together do not come back together
+    return random.uniform(longest / 2, longest)  # noqa: S311 - no secret
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -58,9 +65,17 @@ def app(settings: Database) -> App:
 _deferring = App(connector=PsycopgConnector())
 
 
-async def defer(conn: Connection, task: str, *, lock: str | None = None, **kwargs: object) -> None:
-    """Write the job `task` in the transaction of `conn`; jobs with one `lock` run one by one."""
-    job = _deferring.configure_task(task, lock=lock, connection=conn)
+async def defer(
+    conn: Connection, task: str, *, lock: str | None = None, queue: str = "default",
+    after_s: float = 0, **kwargs: object,
+) -> None:  # fmt: skip
+    """Write the job `task` in the transaction of `conn`, to be done in `after_s` seconds.
+
+    Jobs with one `lock` run one by one. What waits for others' servers has a `queue` of its own, so
+    that nothing of ours waits behind it.
+    """
+    wait: TimeDeltaParams | None = {"milliseconds": round(1000 * after_s)} if after_s else None
+    job = _deferring.configure_task(task, lock=lock, queue=queue, schedule_in=wait, connection=conn)
     await job.defer_async(**kwargs)  # type: ignore[arg-type]
 
 

@@ -25,16 +25,24 @@ _TO_DISABLED: frozenset[Template] = frozenset(
 # What may reach somebody who never heard of us: no word in it was chosen by whoever asked for it,
 # not even a name.
 _TO_STRANGERS: frozenset[Template] = frozenset({"verify_email", "change_email"})
+_LAST = (
+    "This is the last of the {} notices that are mailed to you today. What comes until midnight UTC"
+    " is held back and summed up in one mail after that; the list of your notices has it at once."
+)
 _KINDS_TO_DISABLED: frozenset[Kind] = frozenset({"security", "export"})
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What mails say of this installation: its address, and how long (s) their tokens last."""
+    """What mails say of this installation: its address, and how long (s) their tokens last.
+
+    `mails_a_day` is how many notices are mailed to an account on one UTC day.
+    """
 
     public_url: str
     verify_email_s: float
     reset_password_s: float
     reauthenticate_s: float
+    mails_a_day: int
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -54,8 +62,9 @@ def terms(settings: Settings) -> Terms:
     """As the settings have them."""
     auth = settings.auth
     return Terms(
-        settings.public_url, auth.verify_email_s, auth.reset_password_s, auth.reauthenticate_s
-    )
+        settings.public_url, auth.verify_email_s, auth.reset_password_s, auth.reauthenticate_s,
+        settings.mail.most_a_day,
+    )  # fmt: skip
 
 
 async def write(
@@ -72,7 +81,7 @@ async def write(
         return None
     person = msgspec.convert(row, Person)
     if template == "notice":
-        return await _notice(conn, terms, person, ids["notice"])
+        return await _notice(conn, terms, person, ids["notice"], now)
     to = person.pending_email if template == "change_email" else person.email
     if to is None or not _may_get(template, person):
         return None
@@ -104,7 +113,9 @@ async def _proof(
     return {"link": f"{terms.public_url}{page}?token={token}", "lasts_s": lasts_s}
 
 
-async def _notice(conn: Connection, terms: Terms, person: Person, notice: int) -> Mail | None:
+async def _notice(
+    conn: Connection, terms: Terms, person: Person, notice: int, now: datetime
+) -> Mail | None:
     values = {"account": person.id, "notice": notice}
     row = await (await conn.execute(query("notice_to_mail"), values)).fetchone()
     if row is None or not person.verified:
@@ -113,12 +124,16 @@ async def _notice(conn: Connection, terms: Terms, person: Person, notice: int) -
         return None
     if not await notices.is_mailed(conn, person.id, row["kind"]):
         return None
-    link = None
+    link, left = None, None
     if row["kind"] in OPTIONAL_KINDS:
+        left = await notices.admit(conn, person.id, notice, terms.mails_a_day, now)
+        if left is None:
+            return None
         token = notices.unsubscribe_token(person.id, row["kind"], person.unsubscribe_secret)
         link = f"{terms.public_url}/unsubscribe?token={token}"
     told = notice_events.describe(row["event"], row["data"], person.time_zone)
-    words = {"title": told.title, "text": told.text, "facts": told.facts}
+    text = told.text if left != 0 else f"{told.text} {_LAST.format(terms.mails_a_day)}"
+    words = {"title": told.title, "text": text, "facts": told.facts}
     to = row["mail_to"] or person.email
     return _mail(terms, person, "notice", to, f"notice.{notice}", words, link)
 

@@ -6,13 +6,14 @@ belongs to, so that the notice exists exactly when the event does.
 
 import hmac
 from base64 import urlsafe_b64encode
-from datetime import datetime
+from collections import Counter
+from datetime import UTC, date, datetime
 from typing import Any
 
 import msgspec
 from psycopg.types.json import Jsonb
 
-from paqett import mails, notice_events
+from paqett import channels, mails, notice_events
 from paqett.db import Connection
 from paqett.errors import Invalid
 from paqett.notice_events import OPTIONAL_KINDS, Kind
@@ -20,6 +21,7 @@ from paqett.sqlfiles import query
 
 _LONGEST_TEXT = 512
 _SIGNATURE_BYTES = 18
+_MOST_TITLES = 5
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -42,40 +44,48 @@ class Page(msgspec.Struct, frozen=True):
     next_cursor: str | None
 
 
-class Channels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Channels(msgspec.Struct, frozen=True):
     """Where a kind of notice goes besides the list itself."""
 
-    mail: bool
+    mail: bool = True
+    webhook: bool = True
+
+
+class ChannelsIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to change of a kind; what is left out stays."""
+
+    mail: bool | msgspec.UnsetType = msgspec.UNSET
+    webhook: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Preferences(msgspec.Struct, frozen=True):
-    """Every kind; security is always mailed."""
+    """Every kind; security is always mailed, and goes to no webhook."""
 
     device: Channels
     usage: Channels
     billing: Channels
     export: Channels
-    security: Channels = Channels(mail=True)
+    security: Channels = Channels(mail=True, webhook=False)
 
 
 class PreferencesIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to change; a kind that is left out stays."""
 
-    device: Channels | msgspec.UnsetType = msgspec.UNSET
-    usage: Channels | msgspec.UnsetType = msgspec.UNSET
-    billing: Channels | msgspec.UnsetType = msgspec.UNSET
-    export: Channels | msgspec.UnsetType = msgspec.UNSET
-    security: Channels | msgspec.UnsetType = msgspec.UNSET
+    device: ChannelsIn = ChannelsIn()
+    usage: ChannelsIn = ChannelsIn()
+    billing: ChannelsIn = ChannelsIn()
+    export: ChannelsIn = ChannelsIn()
+    security: ChannelsIn = ChannelsIn()
 
 
 async def notify(conn: Connection, account_id: int, event: str, **data: object) -> None:
     """Tell the account's person that `event` happened; its words are in `notice_events`.
 
     `data` is what the words name, without secrets. `to_old` is no part of it: an address that is no
-    longer the account's, which gets the mail and is forgotten when it is sent. Raises `KeyError`
-    for an event that is not known or lacks its data.
+    longer the account's, which gets the mail and is forgotten when it is sent. With `only_mail` no
+    webhook gets it. Raises `KeyError` for an event that is not known or lacks its data.
     """
-    to_old = data.pop("to_old", None)
+    to_old, only_mail = data.pop("to_old", None), data.pop("only_mail", False)
     known = notice_events.EVENTS[event]
     kept = _plain(data)
     if lacking := known.needs - kept.keys():
@@ -88,8 +98,13 @@ async def notify(conn: Connection, account_id: int, event: str, **data: object) 
         "mail_to": to_old,
     }
     row = await (await conn.execute(query("create_notice"), values)).fetchone()
-    if row and await is_mailed(conn, account_id, known.kind):
+    if row is None:
+        return
+    wanted: Channels = getattr(await preferences(conn, account_id), known.kind)
+    if wanted.mail and known.mailed:
         await mails.defer(conn, "notice", account_id, notice=row["id"])
+    if wanted.webhook and not only_mail:
+        await channels.send_notice(conn, account_id, row["id"], event)
 
 
 def _plain(data: dict[str, object]) -> dict[str, Any]:
@@ -129,24 +144,34 @@ def _notice(row: dict[str, Any]) -> Notice:
 
 
 async def preferences(conn: Connection, account_id: int) -> Preferences:
-    """What the account's person chose; mail is on until they switch it off."""
+    """What the account's person chose; everything is on until they switch it off."""
     rows = await conn.execute(query("preferences"), {"account": account_id})
-    chosen = {row["kind"]: row["mail"] for row in await rows.fetchall()}
-    return Preferences(**{kind: Channels(chosen.get(kind, True)) for kind in OPTIONAL_KINDS})
+    chosen = {row["kind"]: Channels(row["mail"], row["webhook"]) for row in await rows.fetchall()}
+    return Preferences(**{kind: chosen.get(kind, Channels()) for kind in OPTIONAL_KINDS})
 
 
 async def set_preferences(conn: Connection, account_id: int, wanted: PreferencesIn) -> Preferences:
-    """Change some kinds. Raises `Invalid` where security is to be switched off."""
-    if wanted.security is not msgspec.UNSET and not wanted.security.mail:
+    """Change some kinds. Raises `Invalid` where security is to go another way."""
+    if wanted.security.mail is False:
         raise Invalid("Security notices cannot be switched off.", field="security")
-    given = {kind: getattr(wanted, kind) for kind in OPTIONAL_KINDS}
-    await _set(conn, account_id, {k: v.mail for k, v in given.items() if v is not msgspec.UNSET})
+    if wanted.security.webhook is True:
+        raise Invalid("Security notices are mailed; they go to no webhook.", field="security")
+    await _set(conn, account_id, {kind: getattr(wanted, kind) for kind in OPTIONAL_KINDS})
     return await preferences(conn, account_id)
 
 
-async def _set(conn: Connection, account_id: int, mail: dict[Kind, bool]) -> None:
-    values = {"account": account_id, "kinds": list(mail), "mails": list(mail.values())}
+async def _set(conn: Connection, account_id: int, wanted: dict[Kind, ChannelsIn]) -> None:
+    values = {
+        "account": account_id,
+        "kinds": list(wanted),
+        "mails": [_given(chosen.mail) for chosen in wanted.values()],
+        "webhooks": [_given(chosen.webhook) for chosen in wanted.values()],
+    }
     await conn.execute(query("set_preferences"), values)
+
+
+def _given(chosen: bool | msgspec.UnsetType) -> bool | None:
+    return None if chosen is msgspec.UNSET else chosen
 
 
 async def is_mailed(conn: Connection, account_id: int, kind: Kind) -> bool:
@@ -155,6 +180,40 @@ async def is_mailed(conn: Connection, account_id: int, kind: Kind) -> bool:
         return True
     chosen: Channels = getattr(await preferences(conn, account_id), kind)
     return chosen.mail
+
+
+async def admit(
+    conn: Connection, account_id: int, notice_id: int, most: int, now: datetime
+) -> int | None:
+    """Count a notice's mail on its UTC day: how many more fit, or None where it is held back.
+
+    A notice that was admitted before, and is tried again, is not counted again.
+    """
+    day = now.astimezone(UTC).date()
+    values: dict[str, Any] = {"account": account_id, "notice": notice_id, "day": day, "most": most}
+    row = await (await conn.execute(query("count_mail"), values)).fetchone()
+    admitted = row is not None
+    await conn.execute(query("note_admission"), {**values, "admitted": admitted})
+    return None if row is None else max(0, most - row["mails"])
+
+
+async def sum_up(conn: Connection, account_id: int, day: date) -> bool:
+    """Tell what was held back on `day`, once; whether there was anything."""
+    values = {"account": account_id, "day": day}
+    if await (await conn.execute(query("claim_mail_day"), values)).fetchone() is None:
+        return False
+    rows = await (await conn.execute(query("held_notices"), values)).fetchall()
+    if not rows:
+        return False
+    titles = Counter(notice_events.describe(row["event"], row["data"], "UTC").title for row in rows)
+    told = [f"{title[:80]} ({count})" for title, count in titles.most_common(_MOST_TITLES)]
+    if len(titles) > _MOST_TITLES:
+        told.append(f"and {len(titles) - _MOST_TITLES} more")
+    await notify(
+        conn, account_id, "mails_held_back", held=len(rows), day=f"{day:%-d %B %Y}",
+        what="; ".join(told),
+    )  # fmt: skip
+    return True
 
 
 def unsubscribe_token(account_id: int, kind: Kind, secret: bytes) -> str:
@@ -187,5 +246,5 @@ async def unsubscribe(conn: Connection, token: str) -> Kind | None:
     """
     found = await check_unsubscribe(conn, token)
     if found is not None:
-        await _set(conn, found[0], {found[1]: False})
+        await _set(conn, found[0], {found[1]: ChannelsIn(mail=False)})
     return found and found[1]

@@ -15,6 +15,7 @@ BODY = {
     "post": {"thing_name": "x"},
     "patch": {"friendly_name": "taken"},
     "patch /api/v1/devices/{device_id}/metrics/{metric}": {"label": "taken"},
+    "patch /api/v1/alert-rules/{rule_id}": {"name": "taken"},
 }
 # Whoever has no account yet, or is not signed in, must be able to call these.
 PUBLIC = {
@@ -91,17 +92,35 @@ def victim(database_url, owner) -> dict[str, Any]:
             " RETURNING id",
             (owner.account_id,),
         ).fetchone()
+        rule = conn.execute(
+            "INSERT INTO alert_rule (account_id, name, kind, for_s, created_at, changed_at)"
+            " VALUES (%s, 'r', 'no_data', 60, now(), now()) RETURNING id",
+            (owner.account_id,),
+        ).fetchone()
+        conn.execute(
+            "INSERT INTO alert (account_id, rule_id, rule_name, kind, device_id, state, since,"
+            " reason) VALUES (%s, %s, 'r', 'no_data', %s, 'firing', now(), 'no_data')",
+            (owner.account_id, rule and rule[0], device),
+        )
+        channel = conn.execute(
+            "INSERT INTO channel (account_id, name, url, secret, created_at)"
+            " VALUES (%s, 'c', 'https://owner@example.org/', 's', now()) RETURNING id",
+            (owner.account_id,),
+        ).fetchone()
         assert key
         assert session
+        assert rule
+        assert channel
     return {
         "device_id": device, "metric": "t", "key_id": key[0], "session_id": session[0],
-        "provider": "github", "file": "paqett-grafana.zip",
+        "provider": "github", "file": "paqett-grafana.zip", "rule_id": rule[0],
+        "channel_id": channel[0],
     }  # fmt: skip
 
 
 ABSENT = {
     "device_id": "doesnotexist", "metric": "t", "key_id": 999_999, "session_id": 999_999,
-    "provider": "nosuch", "file": "nosuch",
+    "provider": "nosuch", "file": "nosuch", "rule_id": 999_999, "channel_id": 999_999,
 }  # fmt: skip
 
 

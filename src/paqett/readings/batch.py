@@ -2,10 +2,11 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paqett.readings.decode import Decoded, Point, Rejection, Value, decode
 from paqett.readings.directory import Entry
@@ -14,7 +15,7 @@ from paqett.readings.incoming import ATTRIBUTES, TELEMETRY, Incoming
 from paqett.readings.ledger import LATE_BUCKET_EMPTY, Ledger
 from paqett.readings.limits import LATE_US, SLOT_US
 from paqett.readings.plain import Columns, read_plain
-from paqett.readings.rows import TextRow
+from paqett.readings.rows import Numbers, TextRow
 from paqett.sqlfiles import array, word_array
 
 AHEAD_US = 600_000_000
@@ -90,6 +91,16 @@ class Batch:
         self.unknown = entries.count(None)
         self.known = {entry for entry in set(entries) if entry is not None}
         """The devices this batch is of."""
+        self.judged = False  # whether alert rules want to see what is stored, in `seen_…`
+        self.seen_numbers: list[Numbers] = []
+        self.seen_texts: list[TextRow] = []
+        self.seen_over: list[Over] = []
+
+    @cached_property
+    def received_us(self) -> NDArray[np.int64]:
+        """The messages' times of receipt, by their places."""
+        count = len(self._messages)
+        return np.fromiter((message.received_us for message in self._messages), np.int64, count)
 
     def refuse(self, entry: Entry, message: Incoming, rejection: Rejection) -> None:
         """Note a refusal; it costs nothing but itself."""

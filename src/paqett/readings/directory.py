@@ -11,8 +11,10 @@ from typing import Any
 
 import msgspec
 
+from paqett.conditions import Condition
 from paqett.db import Connection
 from paqett.plans import Plan
+from paqett.readings.rules import Pair, Rules
 from paqett.sqlfiles import query
 
 Series = tuple[int, str]  # id, kind
@@ -23,12 +25,13 @@ class Entry:
 
     `numbers` and `flags` are the ids of its series of these kinds once more, for the fast path.
     `gate` and `bucket` are the flush's (see `limits`); the bucket is true while `trust` is the
-    directory's for the account.
+    directory's for the account. `judged` says that an alert rule is about the device.
     """
 
     __slots__ = (
-        "account_id", "bucket", "device_id", "flags", "gate", "limited", "moving_from", "numbers",
-        "plan", "retention_us", "series", "tier", "trust", "use_device_clock", "used_at_us",
+        "account_id", "bucket", "device_id", "flags", "gate", "judged", "limited", "moving_from",
+        "numbers", "plan", "retention_us", "series", "tier", "trust", "use_device_clock",
+        "used_at_us",
     )  # fmt: skip
 
     def __init__(self, row: dict[str, object], plan: Plan | None) -> None:
@@ -47,6 +50,7 @@ class Entry:
         self.bucket: Any = None
         self.trust = -1
         self.used_at_us = 0
+        self.judged = False
 
     def learn(self, metric: str, series_id: int, kind: str) -> None:
         """A series of this device, read from the database."""
@@ -95,6 +99,7 @@ class Directory:
         self.writer = secrets.token_hex(8)
         self.doubt = 0
         self.watch = NOBODY
+        self.rules = Rules()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -113,9 +118,7 @@ class Directory:
 
     def expire(self, before_us: int) -> None:
         """Forget devices that have sent nothing since, so that memory follows the active ones."""
-        self._entries = {
-            key: entry for key, entry in self._entries.items() if entry.used_at_us >= before_us
-        }
+        self.forget([key for key, entry in self._entries.items() if entry.used_at_us < before_us])
 
     async def refresh(self, conn: Connection, device_ids: Iterable[str]) -> None:
         """Make the entries of `device_ids` true for the transaction `conn` is in."""
@@ -142,16 +145,10 @@ class Directory:
             return
         found = await conn.execute(query("unscoped_directory_changes"), {"version": self._version})
         changes = await found.fetchall()
-        devices = {change["device_id"] for change in changes if change["device_id"]}
+        self.forget({change["device_id"] for change in changes if change["device_id"]})
         accounts = {change["account_id"] for change in changes if not change["device_id"]}
-        for device_id in devices:
-            self._entries.pop(device_id, None)
         if accounts:
-            self._entries = {
-                device_id: entry
-                for device_id, entry in self._entries.items()
-                if entry.account_id not in accounts
-            }
+            self.forget([k for k, entry in self._entries.items() if entry.account_id in accounts])
 
     async def _load(self, conn: Connection, device_ids: list[str]) -> None:
         found = await conn.execute(query("unscoped_directory_devices"), {"devices": device_ids})
@@ -166,8 +163,39 @@ class Directory:
             entry = self._entries.get(row["device_id"])
             if entry is not None:
                 entry.learn(row["metric"], row["id"], row["kind"])
+        await self._load_rules(conn, device_ids)
+
+    async def _load_rules(self, conn: Connection, device_ids: list[str]) -> None:
+        found = await conn.execute(query("unscoped_directory_rules"), {"devices": device_ids})
+        pairs: dict[str, list[Pair]] = {}
+        for row in await found.fetchall():
+            of = pairs.setdefault(row["device_id"], [])
+            if row["series_id"] is not None:
+                condition = Condition(
+                    row["operator"], row["threshold"], row["clear"], row["for_us"]
+                )
+                of.append(
+                    Pair(
+                        row["rule_id"], row["device_id"], row["account_id"], row["series_id"],
+                        condition,
+                    )
+                )  # fmt: skip
+        for device_id in device_ids:
+            entry = self._entries.get(device_id)
+            if entry is not None:
+                self._unlearn(entry)
+                if device_id in pairs:
+                    entry.judged = True
+                    self.rules.learn(entry.account_id, pairs[device_id])
+
+    def _unlearn(self, entry: Entry) -> None:
+        if entry.judged:
+            entry.judged = False
+            self.rules.forget(entry.account_id, (key for key, _ in entry.series.values()))
 
     def forget(self, device_ids: Iterable[str]) -> None:
-        """Drop entries that a rolled-back transaction may have made untrue."""
+        """Drop entries that have gone out of use, or may be untrue after a rollback."""
         for device_id in device_ids:
-            self._entries.pop(device_id, None)
+            entry = self._entries.pop(device_id, None)
+            if entry is not None:
+                self._unlearn(entry)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from psycopg import errors
 
 from paqett.db import Connection
@@ -19,11 +20,13 @@ from paqett.readings.batch import Batch, Where, slot_of
 from paqett.readings.decode import Rejection
 from paqett.readings.directory import NOBODY, Directory, Entry
 from paqett.readings.incoming import Incoming, Outcome
+from paqett.readings.judge import judge
 from paqett.readings.ledger import Ledger
 from paqett.readings.limits import SLOT_US
 from paqett.readings.live import Feed
 from paqett.readings.plain import Columns
 from paqett.readings.rows import Numbers, TextRow
+from paqett.readings.seen import Seen
 from paqett.sqlfiles import query, tier_query
 
 _HOUR_US = 3_600_000_000
@@ -42,9 +45,11 @@ async def write_batch(
     `directory.forget` its devices.
     """
     await directory.refresh(conn, {message.device_id for message in messages})
-    outcome = Outcome()
+    outcome, seen = Outcome(), Seen()
     for part in _by_hour(messages):
-        await _write_hour(conn, directory, part, outcome)
+        await _write_hour(conn, directory, part, outcome, seen)
+    if seen.accounts:
+        await judge(conn, directory, seen)
     return outcome
 
 
@@ -84,10 +89,12 @@ def _by_hour(messages: Sequence[Incoming]) -> Iterator[Sequence[Incoming]]:
 
 
 async def _write_hour(
-    conn: Connection, directory: Directory, messages: Sequence[Incoming], outcome: Outcome
-) -> None:
+    conn: Connection, directory: Directory, messages: Sequence[Incoming], outcome: Outcome,
+    seen: Seen,
+) -> None:  # fmt: skip
     entries = [directory.get(message.device_id) for message in messages]
     batch = Batch(messages, entries)
+    batch.judged = _judged(directory, batch)
     feed = None if directory.watch is NOBODY else Feed(directory.watch, entries)
     outcome.unknown += batch.unknown
     # the earliest, since the times of a device that sends much are pushed ahead
@@ -100,6 +107,8 @@ async def _write_hour(
     unseen = batch.unseen()
     if unseen:
         await _create_series(conn, directory, unseen)
+        # a rule for every device that has the metric has just found one more
+        batch.judged = batch.judged or _judged(directory, batch)
     batch.place()
     await _store(conn, directory, batch, outcome, feed)
     if batch.over:
@@ -116,8 +125,14 @@ async def _write_hour(
             await conn.execute(query("count_usage"), {"hour": hour, **batch.usage_columns()})
         await batch.ledger.save(conn, hour, outcome)
         await limits.save_gates(conn, directory, gates)
+    if batch.judged:
+        seen.add(batch)
     if feed is not None:
         await feed.publish(conn, batch.ledger.refused)
+
+
+def _judged(directory: Directory, batch: Batch) -> bool:
+    return bool(directory.rules) and any(entry.judged for entry in batch.known)
 
 
 async def _create_series(
@@ -182,6 +197,8 @@ async def _store_what_was_over(
         }
         found = await conn.execute(tier_query("filled_slots", *where), {**looked, **bounds})
         filled = {(row["series_id"], row["slot_us"]) for row in await found.fetchall()}
+        if batch.judged:
+            batch.seen_over += [p for p in points if (p.series_id, p.time_us) not in present]
         outcome.duplicates += batch.settle(where, present, filled)
     await _store(conn, directory, batch, outcome, feed)
 
@@ -204,7 +221,6 @@ async def _stream(
         return
     parts: list[Columns] = []
     copied: list[Numbers] = []
-    again: list[tuple[int, int]] = []
     try:
         async with (
             conn.transaction(),
@@ -214,11 +230,8 @@ async def _stream(
             await target.write(rows.HEADER)
             while True:
                 parts.append(batch.take(where))
-                found = rows.sort_numbers(parts[-1])
-                again += found.again
-                if feed is not None:
-                    copied.append(found)
-                await target.write(_packed(found, batch))
+                copied.append(rows.sort_numbers(parts[-1]))
+                await target.write(_packed(copied[-1], batch))
                 if not more:
                     break
                 await asyncio.sleep(0)
@@ -232,7 +245,10 @@ async def _stream(
     if feed is not None:
         for found in copied:
             feed.numbers(found)
+    again = [pair for found in copied for pair in found.again]
     batch.note_duplicates(again)
+    if batch.judged:
+        batch.seen_numbers += copied
     stored = sum(len(part.series) for part in parts)
     outcome.stored += stored - len(again)
     outcome.duplicates += len(again)
@@ -260,6 +276,17 @@ async def _store_numbers(
     outcome.stored += len(columns.series) - len(again)
     outcome.duplicates += len(again)
     outcome.measured_us.append(found.times)
+    if batch.judged:
+        batch.seen_numbers.append(found if stored is None else _without(found, stored))
+
+
+def _without(found: Numbers, stored: set[tuple[int, int]]) -> Numbers:
+    """The rows that are new: what was there already has been judged."""
+    identities = zip(found.series.tolist(), found.times.tolist(), strict=True)
+    new = np.fromiter((identity in stored for identity in identities), bool, len(found.series))
+    return Numbers(
+        found.series[new], found.times[new], found.values[new], found.numbers[new], found.again
+    )
 
 
 def _not_in(stored: set[tuple[int, int]], found: Numbers) -> list[tuple[int, int]]:
@@ -286,6 +313,8 @@ async def _store_texts(
     batch.note_duplicates(again)
     outcome.stored += len(came) - len(again)
     outcome.duplicates += len(again)
+    if batch.judged:
+        batch.seen_texts += kept
 
 
 async def _copy(

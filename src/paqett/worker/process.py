@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from procrastinate import App
 from procrastinate.exceptions import ConnectorException
@@ -15,7 +16,7 @@ from paqett.errors import PaqettError
 from paqett.readings import buckets
 from paqett.settings import Settings
 from paqett.sqlfiles import query
-from paqett.worker import mail, queue, upkeep
+from paqett.worker import alerts, billing, mail, queue, upkeep, webhooks
 
 _logger = log.get("worker")
 _oldest = Gauge("paqett_tier_oldest_reading_age_seconds", "Age of the oldest reading.", ["tier"])
@@ -27,9 +28,15 @@ _ended = Counter(
 )
 _MOVES_EVERY_S = 2.0
 _QUEUE_EVERY_S = 10.0
+_BILLING_EVERY_S = 60.0
+_WARN_EVERY_S = 30.0
 _FORGET_EVERY_S = 600.0
+_DUE_EVERY_S = 1.0
+_ABSENCE_EVERY_S = 5.0
+_SUM_UP_EVERY_S = 60.0
 _Round = Callable[[Services], Awaitable[None]]
 _WATCH_EVERY_S = 2.0
+_WEBHOOKS_AT_A_TIME = 16
 _LOOK_FOR_JOBS_EVERY_S = 1.0
 
 
@@ -45,23 +52,35 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     app = jobs.app(settings.database)
     async with services(settings, "worker") as open_services, app.open_async():
         register(app, open_services)
-        working = asyncio.create_task(work(app, open_services))
+        both = (("default", settings.worker.concurrency), (jobs.WEBHOOKS, _WEBHOOKS_AT_A_TIME))
+        working = [
+            asyncio.create_task(work(app, open_services, queues=[name], concurrency=number))
+            for name, number in both
+        ]
         rounds = [
             asyncio.create_task(_every(seconds, task, open_services))
             for seconds, task in _rounds(app, settings)
         ]
-        await until_stopped([working, *rounds], stop)
-        for task in (working, *rounds):
+        await until_stopped([*working, *rounds], stop)
+        for task in (*working, *rounds):
             task.cancel()
-        for result in await asyncio.gather(working, *rounds, return_exceptions=True):
+        for result in await asyncio.gather(*working, *rounds, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result
 
 
-async def work(app: App, open_services: Services, *, wait: bool = True) -> None:
-    """Work jobs until cancelled, or until there is none where `wait` is false."""
+async def work(
+    app: App, open_services: Services, *, wait: bool = True, queues: list[str] | None = None,
+    concurrency: int = 4,
+) -> None:  # fmt: skip
+    """Work jobs until cancelled, or until there is none where `wait` is false.
+
+    `concurrency` of them at a time, of some queues or of all.
+    """
+    named: dict[str, Any] = {} if queues is None else {"queues": queues}
     await app.run_worker_async(
-        concurrency=open_services.settings.worker.concurrency,
+        **named,
+        concurrency=concurrency,
         install_signal_handlers=False,
         delete_jobs="successful",
         # any SQL login may send NOTIFY: procrastinate's listener would end at a payload it cannot
@@ -82,10 +101,17 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
     return [
         (settings.worker.retention_every_s, watch_retention),
         (_MOVES_EVERY_S, move_readings),
+        (_DUE_EVERY_S, alerts.tell),
+        (_ABSENCE_EVERY_S, alerts.look_after_absence),
+        (_SUM_UP_EVERY_S, alerts.sum_up_mails),
+        (_FORGET_EVERY_S, alerts.forget_old),
         (_WATCH_EVERY_S, watch_sql_logins),
         (_QUEUE_EVERY_S, take_up_jobs),
         (_QUEUE_EVERY_S, queue.count),
         (_QUEUE_EVERY_S, mail.report_failures),
+        (_BILLING_EVERY_S, billing.reconcile),
+        (_WARN_EVERY_S, billing.warn_of_quotas),
+        (_FORGET_EVERY_S, billing.forget_events),
         (_FORGET_EVERY_S, upkeep.forget_examples),
         (_FORGET_EVERY_S, upkeep.forget_tokens),
         (_FORGET_EVERY_S, upkeep.forget_attempts),
@@ -101,6 +127,8 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
 def register(app: App, open_services: Services) -> None:
     """Tell procrastinate what each task's name means."""
     mail.register(app, open_services)
+    billing.register(app, open_services)
+    webhooks.register(app, open_services)
 
     @app.task(name="erase_series", retry=jobs.Backoff())
     async def erase_series(
