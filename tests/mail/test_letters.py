@@ -9,6 +9,7 @@ import pytest
 
 from paqett import mail_rendering, mails, notices, tokens
 from paqett.errors import Invalid
+from paqett.mail_rendering import local_time
 from paqett.mail_transport import Mail, MailRefused, compose
 from paqett.mails import NOBODY, Template
 from paqett.notice_events import EVENTS, OPTIONAL_KINDS
@@ -106,11 +107,18 @@ def test_every_event_makes_a_mail_in_plain_text_and_html(postman, person, event)
     data |= {n: postman.now for n in data if n.endswith(("time", "_at"))}
     postman.write(lambda conn: notices.notify(conn, ann.id, event, **data))
     postman.work()
+    if not known.mailed:  # the list of notices alone tells it
+        assert postman.written() == []
+        return
     (mail,) = postman.written()
-    assert mail["Subject"] == known.title.format_map(data)
+    shown = {
+        name: local_time(value, "UTC") if isinstance(value, datetime) else value
+        for name, value in data.items()
+    }
+    assert mail["Subject"] == known.title.format_map(shown)
     words = plain(mail)
     assert words.startswith("Hello Ann,\n")
-    assert known.text.format_map(data).split(".")[0] in words.replace("\n", " ")
+    assert known.text.format_map(shown).split(".")[0] in words.replace("\n", " ")
     for label, name in known.facts.items():
         if isinstance(data[name], str):
             assert f"{label}: <{name}>" in words

@@ -26,6 +26,7 @@ PUBLIC = {
     "post /api/v1/auth/password-reset/confirm",
     "get /api/v1/auth/{provider}/start",
     "get /api/v1/auth/{provider}/callback",
+    "post /hooks/stripe",  # signed by Stripe
 }
 # These name something that everybody has of their own, not a thing of one account's.
 EVERYBODYS = {"get /api/v1/grafana/{file}"}
