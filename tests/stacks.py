@@ -250,7 +250,7 @@ class Pieces:
         self._environ = {
             "PAQETT_DATABASE__URL": self.url,
             "PAQETT_BROKER__LISTEN_PORT": str(self.mqtt_port),
-            "PAQETT_MQTT__HOST": str(folder / "broker" / "platform.sock"),
+            "PAQETT_MQTT__PORT": str(free_port(19600 + _PORTS)),
             "PAQETT_MQTT__PASSWORD": "writer",
         }
         self._server: subprocess.Popen[bytes] | None = None

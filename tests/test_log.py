@@ -1,5 +1,6 @@
 """What a stranger sent stays inside its own line of the log."""
 
+import io
 import logging
 from collections.abc import Iterator
 
@@ -46,3 +47,18 @@ def test_control_characters_never_reach_a_log_raw(form, way, capsys) -> None:
         assert character not in written
     for line in written.split("\n")[1:]:
         assert line == "" or line.startswith("    "), "only an indented traceback goes on"
+
+
+def test_a_logger_outlives_the_stream_it_was_made_under(monkeypatch, capsys) -> None:
+    logger = log.get("test")
+    first = io.StringIO()
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stderr", first)
+        log.configure("info", "console", "test")
+        logger.info("first")
+    first.close()
+    logger.info("second")
+    logging.getLogger("somebody").warning("third")
+    written = capsys.readouterr().err
+    assert "second" in written
+    assert "third" in written

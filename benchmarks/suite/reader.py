@@ -47,10 +47,10 @@ def _packets(data: bytes) -> tuple[list[bytes], int]:
 
 def main() -> None:
     """Read until ended."""
-    path, client_id, username, password, counter = sys.argv[1:]
+    port, client_id, username, password, counter = sys.argv[1:]
     with open(counter, "r+b") as file:  # noqa: PTH123 - mmap wants a descriptor
         count = mmap.mmap(file.fileno(), 8)
-    conn = open_connection(path, client_id, password, username=username)
+    conn = open_connection(int(port), client_id, password, username=username)
     conn.sendall(_subscribe_packet("paqett/v1/+/#"))
     conn.recv(5)
     os.write(1, b"ready\n")

@@ -66,6 +66,7 @@ class Stand:
             "PAQETT_PAQETT__DATA_DIR": str(self.folder),
             "PAQETT_PAQETT__PLANS_FILE": str(PLANS),
             "PAQETT_LOG__LEVEL": "warning",
+            "PAQETT_MQTT__PORT": str(self.ports["platform"]),
             "PAQETT_MQTT__PASSWORD": "writer",
             "PAQETT_BROKER__LISTEN_PORT": str(self.ports["plain"]),
             "PAQETT_BROKER__TLS_PORT": str(self.ports["tls"]),
@@ -75,8 +76,6 @@ class Stand:
 
     def _with_tls(self) -> dict[str, str]:
         return {
-            "PAQETT_MQTT__HOST": "127.0.0.1",
-            "PAQETT_MQTT__PORT": str(self.ports["platform"]),
             "PAQETT_MQTT__TLS": "true",
             "PAQETT_MQTT__TLS_CA_FILE": str(self.ca_file),
         }
@@ -84,11 +83,6 @@ class Stand:
     @property
     def _verified(self) -> str:
         return f"{self._base}?sslmode=verify-full&sslrootcert={self.ca_file}"
-
-    @property
-    def socket(self) -> Path:
-        """Where Mosquitto listens for ingest, as is its default."""
-        return self.folder / "broker" / "platform.sock"
 
     @property
     def metrics_url(self) -> str:

@@ -51,6 +51,9 @@ BEGIN
             ' NOREPLICATION NOBYPASSRLS INHERIT IN ROLE %I PASSWORD %L', login, prefix, verifier);
     ELSE
         EXECUTE format('ALTER ROLE %I LOGIN CONNECTION LIMIT 3 PASSWORD %L', login, verifier);
+        -- a role may change its own settings for good
+        EXECUTE format('ALTER ROLE %I RESET ALL', login);
+        EXECUTE format('ALTER ROLE %I IN DATABASE %I RESET ALL', login, current_database());
         PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = login;
     END IF;
     -- all but the last a login may set otherwise: the watch is what holds
@@ -158,7 +161,8 @@ BEGIN
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %I', part.routine, db || '_grafana');
     END LOOP;
 
-    -- TimescaleDB's own schemas, beyond what bootstrap.sql closes; chunks stay their owner's.
+    -- TimescaleDB's own schemas, beyond what bootstrap.sql closes; chunks stay their owner's. USAGE
+    -- on _timescaledb_internal stays too: without it no query over a hypertable is planned.
     FOR part IN
         SELECT c.oid::regclass AS relation FROM pg_class AS c
         JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -193,7 +197,7 @@ BEGIN
         SELECT c.oid::regclass AS relation FROM pg_class AS c
         WHERE c.relnamespace = 'pg_catalog'::regnamespace AND c.relkind IN ('r', 'v') AND c.relname ~
             ('^(pg_stat_|pg_statio_|pg_stats|pg_locks$|pg_roles$|pg_user$|pg_group$|pg_auth_members$'
-             '|pg_db_role_setting$|pg_prepared_xacts$|pg_largeobject_metadata$|pg_class$)')
+             '|pg_db_role_setting$|pg_prepared_xacts$|pg_shdepend$|pg_largeobject_metadata$|pg_class$)')
           AND EXISTS (SELECT FROM aclexplode(c.relacl) AS acl WHERE acl.grantee = 0)
     LOOP
         EXECUTE format('REVOKE SELECT ON %s FROM PUBLIC', part.relation);

@@ -49,6 +49,13 @@ BEGIN
     EXECUTE format('GRANT DELETE ON account TO %I', worker);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON session, account_token, identity, sign_in_attempt TO %I, %I', api, worker);
 
+    -- billing: begun in the API, followed by the worker; devices are paused by both
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON subscription TO %I, %I', api, worker);
+    EXECUTE format('GRANT SELECT, INSERT ON stripe_event TO %I', api);
+    EXECUTE format('GRANT SELECT, DELETE ON stripe_event TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT, DELETE ON usage_warning TO %I', worker);
+
+    -- the doors: strangers' attempts
     -- the doors: strangers' attempts, requests a minute, API usage
     EXECUTE format('GRANT SELECT, INSERT, UPDATE ON request_window, api_usage_day TO %I', api);
     EXECUTE format('GRANT SELECT, DELETE ON request_window, api_usage_day TO %I', worker);

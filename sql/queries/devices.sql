@@ -95,7 +95,7 @@ SELECT pg_advisory_xact_lock(7061, 1);
 
 -- name: delete_device
 -- The row goes at once; its readings by a job.
-DELETE FROM device WHERE account_id = %(account)s AND id = %(id)s RETURNING id;
+DELETE FROM device WHERE account_id = %(account)s AND id = %(id)s RETURNING id, paused_at;
 
 -- name: set_verifier
 -- A new secret; the broker cuts the old one's connection off.

@@ -7,22 +7,22 @@ WHERE account_id = %(account)s AND hour >= %(from)s AND hour < %(to)s
   AND (%(devices)s::text[] IS NULL OR device_id = ANY (%(devices)s))
 GROUP BY device_id ORDER BY device_id;
 
--- name: usage_by_day
--- The account's UTC days of receipt, newest first.
-SELECT to_char(day, 'YYYY-MM-DD') AS day, sum(messages)::bigint AS messages,
+-- name: usage_by_span
+-- The account's UTC days or months of receipt, newest first.
+SELECT to_char(span, %(form)s) AS span, sum(messages)::bigint AS messages,
        sum(points)::bigint AS points, sum(bytes)::bigint AS bytes, sum(late)::bigint AS late,
        sum(duplicates)::bigint AS duplicates, sum(rejected)::bigint AS rejected
 FROM (
-    SELECT date_trunc('day', hour AT TIME ZONE 'UTC') AS day,
+    SELECT date_trunc(%(unit)s, hour AT TIME ZONE 'UTC') AS span,
            messages, points, bytes, late, duplicates, 0 AS rejected
     FROM usage_hour WHERE account_id = %(account)s AND hour >= %(from)s AND hour < %(to)s
       AND (%(devices)s::text[] IS NULL OR device_id = ANY (%(devices)s))
     UNION ALL
-    SELECT date_trunc('day', hour AT TIME ZONE 'UTC'), 0, 0, 0, 0, 0, points
+    SELECT date_trunc(%(unit)s, hour AT TIME ZONE 'UTC'), 0, 0, 0, 0, 0, points
     FROM rejection_hour WHERE account_id = %(account)s AND hour >= %(from)s AND hour < %(to)s
       AND (%(devices)s::text[] IS NULL OR device_id = ANY (%(devices)s))
 ) AS counted
-GROUP BY counted.day ORDER BY counted.day DESC;
+GROUP BY counted.span ORDER BY counted.span DESC;
 
 -- name: rejections_by_code
 -- How many of the account's points were refused, for each code.
@@ -62,6 +62,28 @@ ORDER BY r.id;
 -- name: unscoped_forget_rejections
 -- Examples are kept 7 days, whosesoever they are.
 DELETE FROM rejection WHERE hour < %(before)s;
+
+-- name: unscoped_quota_levels
+-- Accounts of limited plans that passed a level of the day's points and were not warned of it yet.
+SELECT allowance.account_id, passed.level, allowance.points AS used, quota.points AS quota
+FROM allowance
+JOIN account ON account.id = allowance.account_id
+JOIN unnest(%(plans)s::text[], %(quotas)s::bigint[]) AS quota (plan, points)
+    ON quota.plan = account.plan
+CROSS JOIN unnest(%(levels)s::int[]) AS passed (level)
+WHERE allowance.day = %(day)s AND allowance.points * 100 >= quota.points * passed.level
+  AND NOT EXISTS (SELECT FROM usage_warning AS warned WHERE warned.account_id = allowance.account_id
+                  AND warned.day = %(day)s AND warned.level = passed.level)
+ORDER BY allowance.account_id, passed.level;
+
+-- name: note_quota_warning
+-- Nothing comes back where the account was warned of this level of the day already.
+INSERT INTO usage_warning (account_id, day, level) VALUES (%(account)s, %(day)s, %(level)s)
+ON CONFLICT DO NOTHING RETURNING level;
+
+-- name: unscoped_forget_warnings
+-- Whom was warned on days long past.
+DELETE FROM usage_warning WHERE day < %(before)s;
 
 -- name: add_requests
 -- What a process counted in the last seconds; in one order, so that processes do not deadlock. An

@@ -11,7 +11,9 @@ from psycopg import Error
 from psycopg_pool import AsyncConnectionPool
 
 from paqett import db, log, migrate
+from paqett.billing.client import Stripe
 from paqett.db import Connection
+from paqett.errors import ConfigurationError
 from paqett.passwords import Hasher
 from paqett.plans import Plan, load_plans
 from paqett.settings import Settings
@@ -27,11 +29,18 @@ class Services(msgspec.Struct, frozen=True):
     plans: dict[str, Plan]
     hasher: Hasher
     clock: Callable[[], datetime]
+    stripe: Stripe | None = None
 
     @property
     def first_plan(self) -> Plan:
-        """The plan of an account made without naming one."""
-        return self.plans[self.settings.paqett.default_plan]
+        """The plan of an account made without naming one, or that pays for none any more.
+
+        Raises `ConfigurationError`.
+        """
+        name = self.settings.default_plan
+        if name not in self.plans:
+            raise ConfigurationError(f"paqett.default_plan: there is no plan {name}")
+        return self.plans[name]
 
 
 def utc_now() -> datetime:
@@ -43,14 +52,20 @@ def utc_now() -> datetime:
 async def services(
     settings: Settings, process: str, clock: Callable[[], datetime] = utc_now
 ) -> AsyncIterator[Services]:
-    """Open the pool and read the plans; close them at the end."""
+    """Open the pool, read the plans, and know Stripe where it is set up; close them at the end.
+
+    Raises `ConfigurationError`.
+    """
     plans = load_plans(settings.plans_file)
+    stripe = Stripe(settings.stripe) if settings.stripe.secret_key else None
     async with db.pool(settings.database, process) as pool:
         hasher = Hasher(settings.auth)
         try:
-            yield Services(settings, pool, plans, hasher, clock)
+            yield Services(settings, pool, plans, hasher, clock, stripe)
         finally:
             hasher.close()
+            if stripe is not None:
+                await stripe.close()
 
 
 async def wait_for_database(settings: Settings, stop: asyncio.Event) -> None:

@@ -34,10 +34,12 @@ from paqett import (
     oversight,
     passwords,
     sessions,
+    telemetry_commands,
     usage,
 )
+from paqett.billing import sync as billing
 from paqett.broker import process as broker
-from paqett.errors import ConfigurationError, Invalid, NotFound, PaqettError
+from paqett.errors import ConfigurationError, Conflict, Invalid, NotFound, PaqettError
 from paqett.ingest import process as ingest
 from paqett.local import agent, fleet, simulate, state, torture, up
 from paqett.plans import Plan, load_plans
@@ -98,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     _json_flag(add("doctor", _doctor, "examine this deployment"))
     command = add("up", _up, "run everything on this machine")
     command.add_argument("--lan", action="store_true", help="let boards on the local network in")
+    command.add_argument("--demo", action="store_true", help="sell plans, by a fake Stripe")
     command.add_argument("--stop", action="store_true", help="stop what runs here")
     command = add("simulate", _simulate, "a fleet of devices over real MQTT")
     command.add_argument("--devices", type=int, default=50)
@@ -109,6 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--ledger", default=None, help="file for every acknowledged reading")
     command.add_argument("--remove", action="store_true", help="remove the fleet and its accounts")
     _torture_flags(add("torture", _torture, "kill what runs here, count what was acknowledged"))
+    telemetry_commands.flags(
+        add("query", telemetry_commands.query, "show readings of an account, with its API key"),
+        add("export", telemetry_commands.export, "write a whole range of readings to a file"),
+    )
     _admin(commands.add_parser("admin", help="accounts, keys and plans"))
     _device(commands.add_parser("device", help="an account's devices"))
     return parser
@@ -182,8 +189,10 @@ def _admin(parser: argparse.ArgumentParser) -> None:
     command = commands.add_parser("retry-job", help="try a failed job again")
     command.add_argument("job", type=int, help="its number in `paqett admin jobs`")
     command.set_defaults(run=_with_database(_retry_job))
+    _json_flag(command)
     command = commands.add_parser("retention", help="each tier's policy and its oldest reading")
     command.set_defaults(run=_with_database(_retention))
+    _json_flag(command)
     command = commands.add_parser(
         "top", help="the devices that send the most, or what fills the disk"
     )
@@ -191,6 +200,7 @@ def _admin(parser: argparse.ArgumentParser) -> None:
     command.add_argument("--days", type=_positive, default=7, help="of devices: how far back")
     command.add_argument("--limit", type=_positive, default=20)
     command.set_defaults(run=_with_database(_top))
+    _json_flag(command)
     command = commands.add_parser("list", help="all accounts")
     command.set_defaults(run=_with_database(_list_accounts))
     _json_flag(command)
@@ -281,7 +291,7 @@ def _up(settings: Settings, arguments: argparse.Namespace) -> int:
         return 0
 
     async def run(settings: Settings, stop: asyncio.Event) -> None:
-        await up.run(settings, stop, lan=arguments.lan)
+        await up.run(settings, stop, lan=arguments.lan, demo=arguments.demo)
 
     asyncio.run(_until_signal(run, settings))
     return 0
@@ -389,7 +399,7 @@ async def _note_access(conn: db.Connection, arguments: argparse.Namespace) -> No
 async def _create_account(
     conn: db.Connection, settings: Settings, arguments: argparse.Namespace
 ) -> Any:
-    plan = _plan(settings, arguments.plan or settings.paqett.default_plan)
+    plan = _plan(settings, arguments.plan or settings.default_plan)
     if not re.fullmatch(accounts.EMAIL, arguments.email):
         raise Invalid(f"{arguments.email} is no e-mail address.")
     account = await accounts.create(conn, arguments.email, plan)
@@ -461,6 +471,12 @@ async def _create_key(conn: db.Connection, _: Settings, arguments: argparse.Name
 async def _set_plan(conn: db.Connection, settings: Settings, arguments: argparse.Namespace) -> Any:
     account = await accounts.find(conn, arguments.account)
     plan = _plan(settings, arguments.plan)
+    bought = await billing.known(conn, account.id)
+    if settings.stripe.secret_key and bought is not None and bought.granted is not None:
+        raise Conflict(
+            f"{account.email} pays for the plan {bought.granted}, and Stripe decides it: end the"
+            " subscription there first"
+        )
     due = await moves.set_plan(conn, account.id, plan, datetime.now(UTC))
     return {"account": account.id, "plan": plan.name, "tier_changes_at": due}
 

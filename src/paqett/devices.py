@@ -52,7 +52,8 @@ class Stored(msgspec.Struct, frozen=True):
     """What is stored of a device, without its status.
 
     `thing_name` is the user's own identifier of it; `report_interval` is in seconds; `attributes`
-    are what the device says of itself.
+    are what the device says of itself. A device is paused, and cut off, from `paused_at` on where
+    the account's plan has room for its older devices only.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Stored(msgspec.Struct, frozen=True):
     clock: str
     attributes: dict[str, Any]
     created_at: datetime
+    paused_at: datetime | None
 
 
 class Device(Stored, frozen=True):
@@ -343,13 +345,20 @@ async def update(
 
 
 async def delete(conn: Connection, account: Account, device_id: str) -> None:
-    """Gone and cut off at once; its readings are erased by a job. Raises `NotFound`."""
+    """Gone and cut off at once; its readings are erased by a job. Raises `NotFound`.
+
+    Its place goes to the oldest device that was paused.
+    """
     await get(conn, account, device_id)
     values = {"account": account.id, "id": device_id}
     await conn.execute(query("lock_directory"))
+    await conn.execute(query("lock_device_count"), {"account": account.id})
     series = await (await conn.execute(query("device_series"), values)).fetchall()
-    if await (await conn.execute(query("delete_device"), values)).fetchone() is None:
+    gone = await (await conn.execute(query("delete_device"), values)).fetchone()
+    if gone is None:
         raise _not_found(device_id)
+    if gone["paused_at"] is None:
+        await conn.execute(query("resume_oldest"), {"account": account.id})
     if series:
         ids = [row["id"] for row in series]
         await jobs.defer(

@@ -9,7 +9,7 @@ that account holds the same lock shared and skips what the other tier holds.
 from datetime import datetime, timedelta
 from typing import Any
 
-from paqett import grafana, jobs
+from paqett import grafana, jobs, pauses
 from paqett.accounts import Account
 from paqett.db import Connection
 from paqett.errors import Invalid, NotFound
@@ -24,10 +24,14 @@ SLICE = timedelta(days=1)
 async def set_plan(conn: Connection, account_id: int, plan: Plan, now: datetime) -> datetime | None:
     """Give the account `plan`.
 
+    Its limits hold at once: devices it has no room for are paused, those it has room for go on.
     A tier with at least as long a retention is joined at once. A shorter one is joined after the
     grace, since readings end with it: that time is returned. A plan without Grafana ends the SQL
     login. Raises `NotFound`, and `Invalid` while an earlier move is still open.
     """
+    # in the order in which a new device takes them: the number of devices, then the account's row
+    await conn.execute(query("lock_directory"))
+    await conn.execute(query("lock_device_count"), {"account": account_id})
     account = await _lock(conn, account_id)
     tiers = await _tiers(conn)
     if plan.tier not in tiers:
@@ -40,6 +44,7 @@ async def set_plan(conn: Connection, account_id: int, plan: Plan, now: datetime)
         await grafana.drop(conn, account_id)
     if plan.tier != account["tier"] and due is None:
         await _flip(conn, account, plan.tier, tiers, now)
+    await pauses.fit(conn, account_id, plan.devices, now)
     return due
 
 

@@ -136,6 +136,64 @@ EVENTS: dict[str, Event] = {
         "Your account works again",
         "An operator enabled your account again.",
     ),
+    "subscription_started": Event(
+        "billing",
+        "Your plan {plan} begins",
+        "Thank you. The limits of your new plan hold from now on, and your readings follow it.",
+    ),
+    "payment_failed": Event(
+        "billing",
+        "A payment failed",
+        "Your last payment for the plan {plan} failed. It is tried again, and your plan stays"
+        " meanwhile; look after your means of payment under Plan, Manage subscription.",
+    ),
+    "downgrade_ahead": Event(
+        "billing",
+        "Your plan {plan} ends on {ends_at}",
+        "Your subscription ends then. From that day on the limits of the smaller plan hold, and"
+        " its newest devices over them are paused. Readings older than it keeps are erased 14 days"
+        " later: export them before under Settings, Export All My Data.",
+        {"Ends": "ends_at"},
+    ),
+    "downgrade_called_off": Event(
+        "billing",
+        "Your plan {plan} goes on",
+        "Your subscription was to end, and now it does not.",
+    ),
+    "subscription_ended": Event(
+        "billing",
+        "Your plan {plan} has ended",
+        "Your account is on the plan {now_on}, whose limits hold from now on. Nothing is deleted"
+        " yet: readings older than it keeps are erased after the day below. Export them before"
+        " under Settings, Export All My Data.",
+        {"Older readings are kept until": "erased_at"},
+    ),
+    "devices_paused": Event(
+        "billing",
+        "{count} of your devices are paused",
+        "Your plan has room for {limit} devices, so your newest ones beyond that are paused: their"
+        " readings stay, and what they send is refused. A larger plan, or deleting another device,"
+        " makes room for them.",
+    ),
+    "devices_resumed": Event(
+        "billing",
+        "{count} of your devices go on",
+        "Your plan has room for them again.",
+    ),
+    "quota_near": Event(
+        "usage",
+        "{level} % of today's points are used",
+        "Your plan allows {quota} points a UTC day, and {used} are used. Past 100 % the first"
+        " reading of each metric in every 5 minutes is kept; at 150 % nothing more is.",
+        {"A new day begins": "resets_at"},
+    ),
+    "quota_reached": Event(
+        "usage",
+        "Today's points are used up",
+        "Your plan allows {quota} points a UTC day, and {used} are used. The first reading of each"
+        " metric in every 5 minutes is still kept; at 150 % nothing more is.",
+        {"A new day begins": "resets_at"},
+    ),
 }  # fmt: skip
 
 

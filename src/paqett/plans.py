@@ -13,6 +13,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `points_per_day` counts UTC days of receipt, `messages_per_second` and `message_burst` hold for
     each device, `message_bytes` for each message. `late_days` days' points are the late bucket.
+    A plan that can be bought has the lookup key of its price at Stripe.
     """
 
     name: str
@@ -28,6 +29,12 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requests_per_minute: int | None = None
     alert_rules: int | None = None
     live_streams: int | None = None
+    stripe_lookup_key: str | None = None
+
+    @property
+    def is_sold(self) -> bool:
+        """Whether it can be bought where Stripe is set up."""
+        return self.stripe_lookup_key is not None
 
     @property
     def limits_ingest(self) -> bool:

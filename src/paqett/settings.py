@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -102,6 +103,16 @@ class Github(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_url: str
 
 
+class Stripe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[stripe]`"""
+
+    secret_key: str
+    webhook_secret: str
+    webhook_tolerance_s: int
+    api_base: str
+    timeout_s: float
+
+
 class Ops(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[ops]`"""
 
@@ -128,6 +139,7 @@ class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[broker]`"""
 
     binary: str
+    public_host: str
     listen_host: str
     listen_port: int
     allow_plain: bool
@@ -176,6 +188,13 @@ class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interval_s: float
 
 
+class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[client]`"""
+
+    url: str
+    key: str
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set, one member for each section of `config/paqett.toml`."""
 
@@ -187,6 +206,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mail: Mail
     webhooks: Webhooks
     github: Github
+    stripe: Stripe
     ops: Ops
     mqtt: Mqtt
     broker: Broker
@@ -194,11 +214,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     worker: Worker
     grafana: Grafana
     agent: Agent
+    client: Client
 
     @property
     def data_dir(self) -> Path:
         """The folder that holds what a process keeps on disk."""
         return Path(self.paqett.data_dir)
+
+    @property
+    def default_plan(self) -> str:
+        """The plan of an account made without naming one."""
+        return self.paqett.default_plan or ("free" if self.stripe.secret_key else "own")
 
     @property
     def public_url(self) -> str:
@@ -212,6 +238,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def behind_tls(self) -> bool:
         """Whether people reach us over TLS, ours or a proxy's."""
         return self.public_url.startswith("https://")
+
+    @property
+    def devices_host(self) -> str:
+        """The name or address under which devices find the broker."""
+        return self.broker.public_host or str(urlsplit(self.public_url).hostname)
 
     @property
     def plans_file(self) -> Path:
@@ -250,26 +281,9 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         if name.startswith(PREFIX) and not name.startswith(_NOT_SETTINGS):
             _set_from_environment(values, name, text)
     try:
-        settings = msgspec.convert(values, Settings, strict=False)
+        return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"settings: {error}") from None
-    return msgspec.structs.replace(settings, mqtt=_with_address(settings))
-
-
-def is_socket(host: str) -> bool:
-    """Whether a host of `[mqtt]` is the path of a Unix socket."""
-    return host.startswith("/")
-
-
-def _with_address(settings: Settings) -> Mqtt:
-    """`[mqtt]` with a host, `paqett broker`'s own socket where none is set."""
-    mqtt = settings.mqtt
-    if not mqtt.host:
-        socket = settings.data_dir.resolve() / "broker" / "platform.sock"
-        mqtt = msgspec.structs.replace(mqtt, host=str(socket))
-    if mqtt.tls and is_socket(mqtt.host):
-        raise ConfigurationError("mqtt.tls is for a broker with a name: set mqtt.host")
-    return mqtt
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -42,6 +42,7 @@ TOKEN_ADDRESS = Rule("token_address", 30, _HOUR)
 KEY_FAILURES_ADDRESS = Rule("key_failures_address", 60, _MINUTE)
 REAUTHENTICATE_ACCOUNT = Rule("reauthenticate_account", 10, _QUARTER)
 CODE_ACCOUNT = Rule("code_account", 5, _HOUR)
+BILLING_ACCOUNT = Rule("billing_account", 30, _QUARTER)
 
 
 async def hit(conn: Connection, rule: Rule, key: str, now: datetime) -> None:
@@ -93,4 +94,6 @@ def network_of(ip: str) -> str:
 
 
 def _hash(rule: Rule, key: str) -> bytes:
-    return hashlib.sha256(f"{rule.name}|{key.strip().casefold()}".encode()).digest()
+    # PostgreSQL's lower() makes i of the capital with a dot, Python an i and a dot above it
+    folded = key.strip().casefold().replace("i\u0307", "i")
+    return hashlib.sha256(f"{rule.name}|{folded}".encode()).digest()

@@ -7,12 +7,15 @@ from typing import Any
 
 import msgspec
 
+from paqett import notices
 from paqett.accounts import Account
 from paqett.db import Connection
 from paqett.errors import Invalid
 from paqett.plans import Plan
 from paqett.sqlfiles import query
 
+LEVELS = (80, 90, 100)
+"""% of the day's points at which somebody is warned."""
 _CURSOR = re.compile(r"([0-9T:+-]{1,40}) ([A-Za-z0-9_-]{1,16}) ([a-z_]{1,64})")
 
 
@@ -66,6 +69,18 @@ class Day(msgspec.Struct, frozen=True):
     rejected: int
 
 
+class Month(msgspec.Struct, frozen=True):
+    """A UTC month of receipt, as `2026-11`."""
+
+    month: str
+    messages: int
+    points: int
+    bytes: int
+    late: int
+    duplicates: int
+    rejected: int
+
+
 class Requests(msgspec.Struct, frozen=True):
     """API requests, and the bytes of their bodies and of the answers' bodies."""
 
@@ -99,14 +114,16 @@ class ApiUsage(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Today by device, and the days before, newest first."""
+    """Today by device, until `resets_at`; days before and months with this one, newest first."""
 
     plan: str
+    resets_at: datetime
     today: Counted
     quota: Quota
     late_bucket: LateBucket
     devices: list[DeviceUsage]
     days: list[Day]
+    months: list[Month]
     api: ApiUsage
 
 
@@ -140,9 +157,9 @@ class Page(msgspec.Struct, frozen=True):
 
 async def today(
     conn: Connection, account: Account, plan: Plan, now: datetime, days: int,
-    devices: list[str] | None = None, key: int | None = None,
+    devices: list[str] | None = None, key: int | None = None, months: int = 12,
 ) -> Usage:  # fmt: skip
-    """Usage of the UTC day of `now` and of the `days` days before.
+    """Usage of the UTC day of `now`, of the `days` days before, and of `months` months with now's.
 
     With `devices` of these alone, but for the quota and the late bucket, which are the account's;
     with `key` the API usage of this key alone.
@@ -157,21 +174,66 @@ async def today(
     by_device = await (await conn.execute(query("usage_by_device"), values)).fetchall()
     refused = await (await conn.execute(query("rejections_by_code"), values)).fetchall()
     used = await (await conn.execute(query("quota_used"), values)).fetchone()
-    past = {**values, "from": midnight - timedelta(days=days), "to": midnight}
-    by_day = await (await conn.execute(query("usage_by_day"), past)).fetchall()
     total = {
         name: sum(row[name] for row in by_device)
         for name in ("messages", "points", "bytes", "late", "duplicates")
     }
+    tomorrow = midnight + timedelta(days=1)
+    since = midnight - timedelta(days=days)
+    by_day = await _spans(conn, values, "day", "YYYY-MM-DD", since, midnight)
+    first = _months_before(midnight, months - 1)
+    by_month = await _spans(conn, values, "month", "YYYY-MM", first, tomorrow if months else first)
     return Usage(
         plan.name,
+        tomorrow,
         Counted(**total, rejected={row["code"]: row["points"] for row in refused}),
-        _quota(plan, used["used"] if used else 0, midnight + timedelta(days=1)),
+        _quota(plan, used["used"] if used else 0, tomorrow),
         await _late_bucket(conn, account, plan, now),
         [msgspec.convert(row, DeviceUsage) for row in by_device],
-        [msgspec.convert(row, Day) for row in by_day],
+        [msgspec.convert({**row, "day": row["span"]}, Day) for row in by_day],
+        [msgspec.convert({**row, "month": row["span"]}, Month) for row in by_month],
         await _api_usage(conn, account, midnight.date(), days, key),
     )
+
+
+async def _spans(
+    conn: Connection, values: dict[str, Any], unit: str, form: str, since: datetime, to: datetime
+) -> list[dict[str, Any]]:
+    asked = {**values, "unit": unit, "form": form, "from": since, "to": to}
+    return await (await conn.execute(query("usage_by_span"), asked)).fetchall()
+
+
+def _months_before(day: datetime, months: int) -> datetime:
+    """The first of the month so many months before that of `day`."""
+    count = day.year * 12 + day.month - 1 - months
+    return day.replace(year=count // 12, month=count % 12 + 1, day=1)
+
+
+async def warn(conn: Connection, plans: dict[str, Plan], now: datetime) -> None:
+    """Tell whoever passed 80, 90 or 100 % of the UTC day's points, of each level once.
+
+    Late points do not count, as for the quota. Read from the counters that flushes keep anyway.
+    """
+    limited = {plan.name: plan.points_per_day for plan in plans.values() if plan.points_per_day}
+    day = now.astimezone(UTC).date()
+    values = {
+        "plans": list(limited),
+        "quotas": list(limited.values()),
+        "levels": list(LEVELS),
+        "day": day,
+    }
+    passed = await (await conn.execute(query("unscoped_quota_levels"), values)).fetchall()
+    resets_at = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+    for row in passed:
+        account, level = row["account_id"], row["level"]
+        noted = {"account": account, "level": level, "day": day}
+        if await (await conn.execute(query("note_quota_warning"), noted)).fetchone() is None:
+            continue
+        event = "quota_reached" if level == LEVELS[-1] else "quota_near"
+        await notices.notify(
+            conn, account, event, level=level, used=row["used"], quota=row["quota"],
+            resets_at=resets_at,
+        )  # fmt: skip
 
 
 async def _api_usage(

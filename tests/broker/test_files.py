@@ -20,7 +20,7 @@ def test_the_platforms_listener_comes_first_and_only_devices_get_their_username_
 ) -> None:
     text = files.mosquitto_conf(chosen.broker, chosen.mqtt, tmp_path, "nobody")
     platform, devices = text.split("\nlistener ")[1:]
-    assert platform.startswith(f"0 {Path.cwd()}/.paqett/broker/platform.sock\n")
+    assert platform.startswith("1884 127.0.0.1\n")
     assert "use_username_as_clientid" not in platform
     assert devices.startswith("1883 127.0.0.1\n")
     assert "\nuse_username_as_clientid true\n" in devices
@@ -41,40 +41,15 @@ def test_a_tls_listener_binds_ids_too_and_needs_its_certificate(
 def test_the_platforms_listener_over_tcp_is_loopback_and_takes_the_certificate(
     chosen: Settings, tmp_path: Path
 ) -> None:
-    plain = msgspec.structs.replace(chosen.mqtt, host="127.0.0.1")
-    text = files.mosquitto_conf(chosen.broker, plain, tmp_path, "nobody")
+    text = files.mosquitto_conf(chosen.broker, chosen.mqtt, tmp_path, "nobody")
     assert "\nlistener 1884 127.0.0.1\n" in text
-    tls = msgspec.structs.replace(plain, tls=True)
+    tls = msgspec.structs.replace(chosen.mqtt, tls=True)
     with pytest.raises(ConfigurationError, match=r"mqtt\.tls needs broker\.tls_cert_file"):
         files.mosquitto_conf(chosen.broker, tls, tmp_path, "nobody")
     full = msgspec.structs.replace(chosen.broker, tls_cert_file="/c.pem", tls_key_file="/k.pem")
     platform, devices = files.mosquitto_conf(full, tls, tmp_path, "nobody").split("\nlistener ")[1:]
     assert platform.startswith("1884 127.0.0.1\ncertfile /c.pem\nkeyfile /k.pem\n")
     assert "certfile" not in devices
-
-
-def test_a_path_too_long_for_a_socket_is_refused_with_the_way_out(
-    chosen: Settings, tmp_path: Path
-) -> None:
-    for length, fits in ((107, True), (108, False)):
-        mqtt = msgspec.structs.replace(chosen.mqtt, host="/" + "x" * (length - 1))
-        if fits:
-            assert f"listener 0 {mqtt.host}\n" in files.mosquitto_conf(
-                chosen.broker, mqtt, tmp_path, "nobody"
-            )
-        else:
-            with pytest.raises(ConfigurationError, match=r"set mqtt\.host to a shorter one"):
-                files.mosquitto_conf(chosen.broker, mqtt, tmp_path, "nobody")
-
-
-def test_the_broker_is_found_in_the_data_folder_and_tls_needs_a_name(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to("real")
-    found = load({"PAQETT_PAQETT__DATA_DIR": str(tmp_path / "link")}).mqtt.host
-    assert found == str(tmp_path / "real" / "broker" / "platform.sock")
-    assert load({"PAQETT_MQTT__HOST": "broker.lan"}).mqtt.host == "broker.lan"
-    with pytest.raises(ConfigurationError, match=r"set mqtt\.host"):
-        load({"PAQETT_MQTT__TLS": "true"})
 
 
 def test_the_writers_line_changes_and_the_devices_stay(chosen: Settings) -> None:

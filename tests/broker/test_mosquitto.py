@@ -34,8 +34,8 @@ class Broker:
         self.settings: Settings = load(
             {
                 "PAQETT_MQTT__PASSWORD": "writer",
-                "PAQETT_MQTT__HOST": str(folder / "platform.sock"),
-                "PAQETT_BROKER__LISTEN_PORT": str(port),
+                "PAQETT_MQTT__PORT": str(port),
+                "PAQETT_BROKER__LISTEN_PORT": str(free_port(port + 1)),
             }
         )
         self.lines = {"a": verifier("a"), "b": verifier("b")}
@@ -418,14 +418,6 @@ def test_a_broker_whose_certificate_nobody_vouches_for_is_not_read(broker: Broke
             await writer.consumer._connect()
 
     run(work)
-
-
-def test_the_platforms_socket_is_closed_to_other_users(broker: Broker) -> None:
-    async def work() -> None:
-        await (await device(broker, "a")).disconnect()
-
-    run(work)
-    assert (broker.folder / "platform.sock").stat().st_mode & 0o007 == 0
 
 
 def test_a_certificate_authority_that_is_not_there_is_told_of() -> None:

@@ -15,16 +15,17 @@ import msgspec
 import psycopg
 import pytest
 
-from paqett import db
+from paqett import db, pauses
 from paqett.broker import files, process
 from paqett.broker.log_lines import Event
 from paqett.children import free_port
+from paqett.db import Connection
 from paqett.errors import ConfigurationError
 from paqett.mqtt.consumer import Consumer, Message
 from paqett.mqtt.credentials import verifier, writer_client_id
 from paqett.mqtt.publisher import Publisher
 from paqett.settings import Settings
-from support import Tenant, with_url
+from support import Tenant, in_database, with_url
 
 DEADLINE_S = 20.0
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -64,7 +65,8 @@ def broker_settings(database_url: str) -> Any:
             database_url,
             PAQETT_MQTT__PASSWORD="writer",
             PAQETT_PAQETT__DATA_DIR=folder,
-            PAQETT_BROKER__LISTEN_PORT=str(port),
+            PAQETT_MQTT__PORT=str(port),
+            PAQETT_BROKER__LISTEN_PORT=str(free_port(port + 1)),
         )
 
 
@@ -158,6 +160,36 @@ def test_a_device_is_online_until_its_secret_changes(
             set_secret(database_url, device_id, "another")
             await asyncio.wait_for(lost.wait(), 1)
             await until(lambda: state(database_url, device_id)[0] == "offline")
+
+    asyncio.run(work())
+
+
+def test_a_paused_device_is_cut_off_and_let_in_again(
+    broker_settings: Settings, database_url: str, owner: Tenant
+) -> None:
+    device_id, other = owner.devices
+    set_secret(database_url, device_id, "s")
+    set_secret(database_url, other, "s")
+
+    def fit(most: int | None) -> None:
+        async def change(conn: Connection) -> None:
+            async with conn.transaction():
+                await pauses.fit(conn, owner.account_id, most, datetime.now(UTC))
+
+        in_database(database_url, change)
+
+    async def work() -> None:
+        async with running(broker_settings):
+            newest = max(owner.devices)  # made in one transaction: then the id decides
+            client = await sign_in(broker_settings, newest)
+            lost = asyncio.Event()
+            client.on_disconnect = lambda *_: lost.set()
+            await until(lambda: state(database_url, newest)[0] == "online")
+            await asyncio.to_thread(fit, 1)
+            await asyncio.wait_for(lost.wait(), 1)
+            await (await sign_in(broker_settings, min(owner.devices))).disconnect()
+            await asyncio.to_thread(fit, None)
+            await (await sign_in(broker_settings, newest)).disconnect()
 
     asyncio.run(work())
 

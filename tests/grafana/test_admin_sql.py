@@ -154,6 +154,8 @@ def _printed(
     place: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *argv: str
 ) -> Any:
     monkeypatch.setenv("PAQETT_DATABASE__URL", place.url)
+    # it would keep this test's own standard error for the tests after it
+    monkeypatch.setattr(cli.log, "configure", lambda *_: None)
     assert cli.main(["admin", *argv, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 

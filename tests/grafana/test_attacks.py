@@ -60,6 +60,7 @@ REFUSED = {
     "the extension's catalog": "SELECT * FROM _timescaledb_catalog.chunk",
     "the extension's jobs": "SELECT * FROM _timescaledb_config.bgw_job",
     "the extension's counts": "SELECT * FROM _timescaledb_internal.bgw_job_stat",
+    "who depends on whom": "SELECT * FROM pg_shdepend",
     "how many chunks there were": "SELECT last_value FROM _timescaledb_catalog.chunk_id_seq",
     "show_chunks": "SELECT public.show_chunks('public.telemetry_own')",
     "drop_chunks": "SELECT public.drop_chunks('public.telemetry_own', now())",

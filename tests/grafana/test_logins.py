@@ -83,6 +83,25 @@ def test_a_second_login_rotates_the_password_and_closes_what_the_first_opened(
     signed_in(second).close()
 
 
+def test_what_a_login_set_for_good_is_gone_after_a_rotation(place: Server) -> None:
+    tenant = make_tenant(place.url, "settled")
+    login = place.login(tenant)
+    with signed_in(login) as conn:
+        conn.execute("SET default_transaction_read_only = off")
+        conn.execute(f'ALTER ROLE "{login.user}" SET default_transaction_read_only = off')
+        conn.execute(f"ALTER ROLE \"{login.user}\" SET work_mem = '1GB'")
+        conn.execute(
+            f'ALTER ROLE "{login.user}" IN DATABASE {place.name} SET statement_timeout = 0'
+        )
+        conn.execute(f"ALTER ROLE \"{login.user}\" PASSWORD 'of my own'")
+    with pytest.raises(psycopg.OperationalError):
+        signed_in(login)
+    with signed_in(place.login(tenant)) as conn:
+        assert conn.execute("SHOW default_transaction_read_only").fetchone() == ("on",)
+        assert conn.execute("SHOW statement_timeout").fetchone() == ("20s",)
+        assert conn.execute("SHOW work_mem").fetchone() != ("1GB",)
+
+
 def test_a_dropped_login_is_gone_with_its_sessions(place: Server) -> None:
     tenant = make_tenant(place.url, "leaving")
     login = place.login(tenant)

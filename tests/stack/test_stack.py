@@ -1,12 +1,16 @@
 """The whole stack as `paqett up` runs it: killed piece by piece, it loses nothing."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
 
+from paqett.snippets import SECRET
 from stacks import Stack, running_stack, until
 
 
@@ -24,6 +28,27 @@ def test_this_machines_own_readings_arrive(stack: Stack) -> None:
     assert "cpu.percent" in metrics
     assert len(metrics) <= 12
     assert stack.get(f"/api/v1/devices/{device}").json()["connection"]["status"] == "online"
+
+
+@pytest.mark.parametrize("name", ["mosquitto_pub", "curl", "python"])
+def test_a_pasted_snippet_sends_a_reading(stack: Stack, name: str, tmp_path: Path) -> None:
+    state = stack.state
+    path = f"/api/v1/devices/{state.spare_device_id}"
+    found = {item["name"]: item["code"] for item in stack.get(f"{path}/snippets").json()["items"]}
+    code = found[name].replace(SECRET, state.spare_device_secret)
+    before = _points(stack, path)
+    command = ["sh", "-c", code]
+    if name == "python":
+        (tmp_path / "send.py").write_text(code)
+        command = [sys.executable, str(tmp_path / "send.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    until(lambda: _points(stack, path) == before + 1, "its reading is stored")
+
+
+def _points(stack: Stack, path: str) -> int:
+    answer = stack.get(f"{path}/telemetry?metrics=temperature")
+    return len(answer.json()["items"])
 
 
 def test_the_state_file_is_its_owners_alone(stack: Stack) -> None:

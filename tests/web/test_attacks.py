@@ -1,18 +1,24 @@
 """What a stranger or another tenant would try, each refused; what exists elsewhere is not repeated:
 docs/asvs.md says which test shows what."""
 
+import asyncio
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from authorization_server import AuthorizationServer
-from paqett import db, letters
+from leaks import leaks_in
+from paqett import db, letters, oauth
 from paqett.app import utc_now
 from people import PASSWORD, Person, mailed, new_person
-from support import in_database
+from support import in_database, with_url
 
 FORM_KINDS = ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain"]
 
@@ -384,3 +390,79 @@ def test_a_header_of_an_answer_holds_nothing_a_stranger_wrote(api) -> None:
 
     api.run(work)
     assert environ
+
+
+def test_sign_ins_and_refusals_are_logged_without_whom(api, owner) -> None:
+    """When, what and which account by its number; the request's number joins the lines."""
+
+    async def work(client: httpx.AsyncClient) -> None:
+        with capture_logs(processors=[merge_contextvars]) as logs:
+            person = await new_person(client, api.settings)
+            await Person(client, person.email, "the wrong one").sign_in()
+            await Person(client, "nobody@example.org", "the wrong one").sign_in()
+            await client.get("/api/v1/plan", headers={"Authorization": "Bearer pqt_wrong"})
+            key = await api.key(owner.account_id, "export")
+            await client.get("/api/v1/plan", headers={"Authorization": f"Bearer {key}"})
+        found = [line for line in logs if line["log_level"] == "info"]
+        [signed_in, wrong, unknown, stranger, scope] = found
+        assert (signed_in["event"], signed_in["method"]) == ("signed in", "password")
+        assert (wrong["event"], wrong["account"]) == ("sign-in refused", signed_in["account"])
+        assert (unknown["event"], unknown["account"]) == ("sign-in refused", None)
+        assert (stranger["event"], stranger["code"]) == ("refused", "unauthorized")
+        assert (scope["code"], scope["account"]) == ("missing_scope", owner.account_id)
+        assert all(len(line["request_id"]) == 16 for line in found)
+        assert not leaks_in(str(logs))
+
+    api.run(work)
+
+
+def test_a_provider_that_answers_with_a_redirect_is_not_followed() -> None:
+    """Neither its code nor the app's secret goes anywhere but to the address of the settings."""
+    asked: list[str] = []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_response(307)
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Redirecting) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        settings = with_url(
+            "postgresql:///x",
+            PAQETT_GITHUB__CLIENT_ID="x",
+            PAQETT_GITHUB__CLIENT_SECRET="y",
+            PAQETT_GITHUB__TOKEN_URL=f"http://127.0.0.1:{server.server_port}/token",
+        )
+        provider = oauth.providers(settings)["github"]
+        try:
+            with pytest.raises(oauth.ProviderFailed):
+                asyncio.run(oauth.identify(provider, "code", "verifier", "http://test/back"))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert asked == ["/token"]
+
+
+def test_no_spelling_of_an_address_gives_more_attempts(api) -> None:
+    """What the database takes for the same address counts as the same."""
+
+    async def work(client: httpx.AsyncClient) -> None:
+        await new_person(client, api.settings, "kim.filiz@example.org")
+        spellings = [
+            "kim.filiz@example.org", "KIM.FILIZ@EXAMPLE.ORG", "k\u0130m.filiz@example.org",
+            "kim.f\u0130l\u0130z@example.org", "\u212aim.filiz@example.org",
+        ]  # fmt: skip
+        right = [await Person(client, spelling).sign_in() for spelling in spellings]
+        assert {answer.status_code for answer in right} == {200}, "all of them are the account"
+        tries = [Person(client, spelling, "the wrong one") for spelling in spellings * 3]
+        answers = [(await wrong.sign_in()).status_code for wrong in tries]
+        assert answers == [401] * 10 + [429] * 5
+
+    api.run(work)

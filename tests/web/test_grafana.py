@@ -25,6 +25,11 @@ def server(server_url: str) -> Iterator[Server]:
 
 
 @pytest.fixture
+def database_url(server: Server) -> str:
+    return server.url
+
+
+@pytest.fixture
 def settings(server: Server) -> Settings:
     return server.settings
 
@@ -74,7 +79,7 @@ def test_a_plan_without_grafana_is_told_so(api, server) -> None:
 
     async def work(client: httpx.AsyncClient) -> None:
         answer = await client.post(LOGIN, headers=await _headers(api, free))
-        assert (answer.status_code, answer.json()["code"]) == (403, "plan_limit")
+        assert (answer.status_code, answer.json()["code"]) == (403, "not_in_plan")
         assert answer.headers["content-type"] == "application/problem+json"
 
     api.run(work)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from paqett import app, keys
 from paqett.db import Connection
+from paqett.readings import aggregate
 from paqett.web.server import create_app
 from support import Tenant, at, create, drop, in_database, make_tenant, with_url
 
@@ -43,6 +44,9 @@ VALUES = {
     "boolean": st.booleans(),
     "text": st.sampled_from(["auto", 'a "b", c', "line\nbreak", "ü"]),
 }
+
+
+VALUES_OF = {"t": float, "on": lambda n: n % 3 == 0, "mode": str}
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -94,12 +98,16 @@ class Asking:
             rows = conn.execute("SELECT device_id, metric, id FROM series").fetchall()
         return {(device, metric): key for device, metric, key in rows}
 
-    def put(self, readings: list[Reading]) -> None:
-        """These and no others."""
+    def put(self, readings: list[Reading], *, moving: bool = False) -> None:
+        """These and no others; every second one in another tier while a move is open."""
         with psycopg.connect(self.url) as conn, conn.cursor() as cursor:
-            for table, texts in (("telemetry_own", False), ("telemetry_own_text", True)):
-                cursor.execute(f"DELETE FROM {table}")
-                self.add([r for r in readings if (r.kind == "text") == texts], table, cursor)
+            cursor.execute("UPDATE account SET moving_from = %s", ("free" if moving else None,))
+            for form, texts in (("", False), ("_text", True)):
+                chosen = [r for r in readings if (r.kind == "text") == texts]
+                moved = len(chosen) // 2 if moving else 0
+                for tier, part in (("free", chosen[:moved]), ("own", chosen[moved:])):
+                    cursor.execute(f"DELETE FROM telemetry_{tier}{form}")
+                    self.add(part, f"telemetry_{tier}{form}", cursor)
 
     def add(self, readings: list[Reading], table: str, cursor: Any) -> None:
         cursor.executemany(
@@ -223,7 +231,7 @@ def percentile(values: list[float], share: float) -> float:
     return low + (high - low) * (place - floor(place))
 
 
-def aggregate(readings: list[Reading], name: str) -> Any:
+def computed(readings: list[Reading], name: str) -> Any:
     """Of one series in one bucket, by time."""
     values = [r.value for r in readings]
     if name in ("count", "first", "last"):
@@ -231,11 +239,11 @@ def aggregate(readings: list[Reading], name: str) -> Any:
     if readings[0].kind == "text":
         return None
     plain = [float(value) for value in values]
-    computed: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "avg": sum(plain) / len(plain), "sum": sum(plain), "min": min(values), "max": max(values),
         "p50": percentile(plain, 0.5), "p95": percentile(plain, 0.95),
     }  # fmt: skip
-    return computed[name]
+    return figures[name]
 
 
 def expected_buckets(
@@ -245,7 +253,7 @@ def expected_buckets(
     for reading in within(asking, case):
         if reading.kind != "text" or set(names) & {"count", "first", "last"}:
             groups.setdefault((begin(reading.time, bucket, tz), reading.series), []).append(reading)
-    found = {key: {name: aggregate(rs, name) for name in names} for key, rs in groups.items()}
+    found = {key: {name: computed(rs, name) for name in names} for key, rs in groups.items()}
     if fill != "none" and found:
         start = begin(case["from"], bucket, tz)
         before: dict[Any, Any] = {}
@@ -283,8 +291,10 @@ ORDERS = st.sampled_from(["asc", "desc"])
 AGGREGATES = st.lists(st.sampled_from(NUMERIC), min_size=1, unique=True)
 
 
-def check_raw(asking: Asking, case: dict[str, Any], order: str, limit: int) -> None:
-    asking.put(readings_of(asking, case))
+def check_raw(
+    asking: Asking, case: dict[str, Any], order: str, limit: int, *, moving: bool
+) -> None:
+    asking.put(readings_of(asking, case), moving=moving)
     wanted = [
         {"time": text_of(r.time), "device": r.series[0], "metric": r.series[1], "value": r.value}
         for r in within(asking, case)
@@ -295,9 +305,9 @@ def check_raw(asking: Asking, case: dict[str, Any], order: str, limit: int) -> N
 
 def check_buckets(
     asking: Asking, case: dict[str, Any], bucket: str, tz: str, names: list[str], fill: str,
-    order: str, limit: int,
+    order: str, limit: int, moving: bool,
 ) -> None:  # fmt: skip
-    asking.put(readings_of(asking, case))
+    asking.put(readings_of(asking, case), moving=moving)
     wanted = expected_buckets(asking, case, bucket, tz, names, fill)
     if order == "desc":
         wanted.reverse()
@@ -309,7 +319,9 @@ def check_buckets(
     same(asking.pages(max(limit, len(wanted) // 7 + 1), **members), wanted)
 
 
-RAW = {"case": cases(), "order": ORDERS, "limit": st.integers(1, 12)}
+RAW = {
+    "case": cases(), "order": ORDERS, "limit": st.integers(1, 12), "moving": st.booleans(),
+}  # fmt: skip
 BUCKETS = {
     "case": cases(),
     "bucket": st.sampled_from([*FIXED, *CALENDAR]),
@@ -318,6 +330,7 @@ BUCKETS = {
     "fill": st.sampled_from(["none", "null", "previous"]),
     "order": ORDERS,
     "limit": st.integers(1, 12),
+    "moving": st.booleans(),
 }
 _quick = settings(
     deadline=None, max_examples=25, suppress_health_check=list(HealthCheck), derandomize=True
@@ -327,32 +340,32 @@ _long = settings(deadline=None, max_examples=1500, suppress_health_check=list(He
 
 @_quick
 @given(**RAW)
-def test_raw_pages_are_the_readings_in_order(asking, case, order, limit) -> None:
-    check_raw(asking, case, order, limit)
+def test_raw_pages_are_the_readings_in_order(asking, case, order, limit, moving) -> None:
+    check_raw(asking, case, order, limit, moving=moving)
 
 
 @_quick
 @given(**BUCKETS)
 def test_bucketed_pages_are_what_python_computes(
-    asking, case, bucket, tz, names, fill, order, limit
+    asking, case, bucket, tz, names, fill, order, limit, moving
 ) -> None:
-    check_buckets(asking, case, bucket, tz, names, fill, order, limit)
+    check_buckets(asking, case, bucket, tz, names, fill, order, limit, moving)
 
 
 @pytest.mark.prove
 @_long
 @given(**RAW)
-def test_raw_pages_are_the_readings_in_order_at_length(asking, case, order, limit) -> None:
-    check_raw(asking, case, order, limit)
+def test_raw_pages_are_the_readings_in_order_at_length(asking, case, order, limit, moving) -> None:
+    check_raw(asking, case, order, limit, moving=moving)
 
 
 @pytest.mark.prove
 @_long
 @given(**BUCKETS)
 def test_bucketed_pages_are_what_python_computes_at_length(
-    asking, case, bucket, tz, names, fill, order, limit
+    asking, case, bucket, tz, names, fill, order, limit, moving
 ) -> None:
-    check_buckets(asking, case, bucket, tz, names, fill, order, limit)
+    check_buckets(asking, case, bucket, tz, names, fill, order, limit, moving)
 
 
 @_quick
@@ -399,6 +412,31 @@ def test_points_picks_a_bucket_of_which_there_are_no_more(asking, case, tz, poin
     assert longest or all(count <= points for count in per_series.values())
     again = asking.query(bucket=answer.headers["paqett-bucket"], limit=10_000, **members)
     assert again.json() == answer.json()
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("fill", ["none", "null", "previous"])
+def test_pages_that_end_early_for_their_many_readings_are_whole_together(
+    asking, monkeypatch, fill, order
+) -> None:
+    monkeypatch.setattr(aggregate, "_READINGS", 9)
+    place = PLACES[2]
+    readings = [
+        (place + timedelta(minutes=7 * n * n % 2000), n % 2, metric, VALUES_OF[metric](n))
+        for n in range(60)
+        for metric in KINDS
+    ]
+    case = {"readings": readings, "from": place, "to": place + timedelta(hours=30)}
+    for bucket, limit in (("10m", 50), ("1h", 1000), ("1d", 1000)):
+        check_buckets(
+            asking, case, bucket, "Europe/Berlin", ["count", "last"], fill, order, limit, False
+        )
+    members = {"from": text_of(place), "to": text_of(case["to"]), "bucket": "1h", "agg": "count"}
+    first = asking.query(limit=1000, fill=fill, order=order, **members).json()
+    assert first["next_cursor"] is not None
+    lines = asking.query("text/csv", fill=fill, order=order, **members).text.splitlines()
+    whole = asking.pages(1000, fill=fill, order=order, **members)
+    assert len(lines) == len(whole) + 1
 
 
 @pytest.mark.parametrize("bucket", [None, "10m"])

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from paqett import accounts, db
-from paqett.readings import read, source
+from paqett.readings import read
 from paqett.readings.query import Query
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -124,6 +124,25 @@ def test_nothing_older_than_the_retention_is_read_even_before_it_is_dropped(
     assert [item["value"] for item in latest["items"]] == [2]
 
 
+def test_what_had_expired_before_an_upgrade_stays_expired(ask, owner, database_url) -> None:
+    base = (NOW - timedelta(days=3)).replace(minute=0, second=0)
+    readings = [(base + timedelta(minutes=10 * n), n) for n in range(12)]
+    put(database_url, owner.devices[0], owner.account_id, "own", readings)
+    limit = base + timedelta(minutes=30)
+    with psycopg.connect(database_url) as conn:
+        conn.execute("UPDATE account SET readable_from = %s", (limit,))
+    raw, buckets, filled, newest = ask(
+        "telemetry?from=-30d", "telemetry?from=-30d&bucket=1h&agg=count,min",
+        f"telemetry?from=-30d&to={int((base + timedelta(hours=2)).timestamp() * 1000)}"
+        "&bucket=10m&fill=null&agg=max", "telemetry?from=-30d&order=desc&limit=100",
+    )  # fmt: skip
+    assert [item["value"] for item in raw["items"]] == list(range(3, 12))
+    assert [(item["count"], item["min"]) for item in buckets["items"]] == [(3, 3), (6, 6)]
+    assert [item["value"] for item in filled["items"]] == list(range(3, 12))
+    assert newest["items"] == raw["items"][::-1]
+    assert {datetime.fromisoformat(answer["from"]) for answer in (raw, buckets, filled)} == {limit}
+
+
 def test_both_tiers_are_read_while_a_move_is_open(ask, free_tenant, database_url) -> None:
     device, account = free_tenant.devices[0], free_tenant.account_id
     put(database_url, device, account, "free", [(NOW - timedelta(hours=2), 1)])
@@ -175,14 +194,12 @@ def test_a_move_that_begins_during_a_read_hides_nothing(
 ) -> None:
     device, account_id = free_tenant.devices[0], free_tenant.account_id
     put(database_url, device, account_id, "free", [(NOW - timedelta(hours=1), 1)])
-    look, flipped = source.look, []
+    open_source = read.open_source
 
-    async def look_then_flip(conn, account):  # type: ignore[no-untyped-def]
-        state = await look(conn, account)
-        if not flipped:
-            flipped.append(True)
-            await asyncio.to_thread(flip)
-        return state
+    async def open_then_flip(*arguments):  # type: ignore[no-untyped-def]
+        source = await open_source(*arguments)
+        await asyncio.to_thread(flip)
+        return source
 
     def flip() -> None:
         with psycopg.connect(database_url) as conn:
@@ -196,7 +213,6 @@ def test_a_move_that_begins_during_a_read_hides_nothing(
             )
 
     async def work(name: str) -> list[float]:
-        flipped.clear()
         span = Query([device], None, NOW - timedelta(days=1), NOW + timedelta(days=1))
         async with await db.connect(settings.database, "test", autocommit=True) as conn:
             account = await accounts.find(conn, str(account_id))
@@ -205,7 +221,7 @@ def test_a_move_that_begins_during_a_read_hides_nothing(
                 return [row[3] for row in page.rows]
             return [item.value for item in await read.latest(conn, account, [device], NOW)]
 
-    monkeypatch.setattr(source, "look", look_then_flip)
+    monkeypatch.setattr(read, "open_source", open_then_flip)
     assert asyncio.run(work("raw")) == [1]
     with psycopg.connect(database_url) as conn:
         conn.execute("UPDATE account SET tier = 'free', moving_from = NULL")

@@ -1,6 +1,7 @@
 """Usage and refusals: what a key may see of them, and cursors nobody gave out."""
 
 from base64 import urlsafe_b64encode
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -156,5 +157,33 @@ def test_a_metric_whose_path_hides_a_slash_is_not_there(
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
         listed = await client.get(f"/api/v1/devices/{device}/metrics", headers=headers)
         assert [(row["metric"], row["label"]) for row in listed.json()["items"]] == [("t", None)]
+
+    api.run(work)
+
+
+def test_usage_is_told_by_day_and_by_month(api, free_tenant, database_url) -> None:
+    async def work(client: httpx.AsyncClient) -> None:
+        headers = await asker(api, free_tenant)
+        await fill(client, free_tenant, headers)
+        now = api.now()
+        with psycopg.connect(database_url) as conn:
+            # as if an eleventh of it had been a year ago, less a month
+            conn.execute(
+                "UPDATE usage_hour SET hour = date_trunc('month', hour) - interval '11 months'"
+                " WHERE device_id = %s", (free_tenant.devices[0],),
+            )  # fmt: skip
+        usage = (await client.get(USAGE, headers=headers)).json()
+        midnight = (now + timedelta(days=1)).strftime("%Y-%m-%dT00:00:00Z")
+        assert usage["resets_at"] == usage["quota"]["resets_at"] == midnight
+        assert usage["today"]["points"] == 10
+        old = (now.replace(day=1) - timedelta(days=320)).strftime("%Y-%m")
+        found = [(row["month"], row["points"], row["rejected"]) for row in usage["months"]]
+        assert found == [(now.strftime("%Y-%m"), 10, 12), (old, 1, 0)]
+        for months, rows in ((0, 0), (1, 1), (11, 1), (12, 2)):
+            answer = await client.get(USAGE, params={"months": months}, headers=headers)
+            assert len(answer.json()["months"]) == rows
+        for months in (-1, 37, "x"):
+            answer = await client.get(USAGE, params={"months": months}, headers=headers)
+            assert answer.status_code == 422
 
     api.run(work)

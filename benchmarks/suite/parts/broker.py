@@ -51,7 +51,7 @@ def _reader(made: Stand, counter: Path) -> Iterator[subprocess.Popen[bytes]]:
     counter.write_bytes(bytes(8))
     child = subprocess.Popen(
         [
-            sys.executable, "-m", "suite.reader", str(made.socket),
+            sys.executable, "-m", "suite.reader", str(made.ports["platform"]),
             writer_client_id("writer"), "paqett.ingest", "writer", str(counter),
         ],
         cwd=BENCHMARKS, stdout=subprocess.PIPE, preexec_fn=die_with_parent(signal.SIGKILL),

@@ -10,9 +10,7 @@ from pathlib import Path
 from paqett.children import LOOPBACK
 from paqett.errors import ConfigurationError
 from paqett.mqtt.credentials import verifier
-from paqett.settings import Broker, Mqtt, is_socket
-
-_LONGEST_SOCKET_BYTES = 107  # <sys/un.h>
+from paqett.settings import Broker, Mqtt
 
 _CONF = """\
 per_listener_settings false
@@ -28,8 +26,8 @@ max_queued_messages 1000000
 max_queued_bytes 1073741824
 max_inflight_messages 0
 max_packet_size {max_packet_bytes}
-# many acknowledgements of one device in one packet
-set_tcp_nodelay false
+# what is written for ingest is in its queue at once, where a killed broker cannot lose it
+set_tcp_nodelay true
 
 # standard output would be buffered
 log_dest stderr
@@ -41,7 +39,7 @@ log_type information
 log_timestamp_format %Y-%m-%dT%H:%M:%SZ
 user {user}
 
-# the platform's own listener: never a device's
+# the platform's own listener: loopback, and never a device's
 {platform}
 listener {listen_port} {listen_host}
 # one connection a device, and no device can take another's place or the writer's
@@ -88,19 +86,9 @@ def mosquitto_conf(broker: Broker, mqtt: Mqtt, folder: Path, user: str) -> str:
 
 
 def _platform_listener(broker: Broker, mqtt: Mqtt) -> str:
-    """A Unix socket, which Mosquitto opens to its own user and group, or loopback.
-
-    Raises `ConfigurationError` for a path too long for a socket.
-    """
-    if not is_socket(mqtt.host):
-        listener = f"listener {mqtt.port} 127.0.0.1\n"
-        return listener + _certificate(broker, "mqtt.tls") if mqtt.tls else listener
-    if len(os.fsencode(mqtt.host)) > _LONGEST_SOCKET_BYTES:
-        raise ConfigurationError(
-            f"mqtt.host: {mqtt.host} is longer than a socket's path may be"
-            f" ({_LONGEST_SOCKET_BYTES} bytes): set mqtt.host to a shorter one, for ingest too"
-        )
-    return f"listener 0 {mqtt.host}\n"
+    """On loopback, whatever the devices' listener is."""
+    listener = f"listener {mqtt.port} 127.0.0.1\n"
+    return listener + _certificate(broker, "mqtt.tls") if mqtt.tls else listener
 
 
 def _certificate(broker: Broker, what: str) -> str:

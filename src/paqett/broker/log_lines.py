@@ -32,7 +32,7 @@ _CONNECTED = re.compile(
     re.ASCII,
 )
 _SIGNED_IN = re.compile(
-    _TIME + r"New client connected from (?:[0-9A-Fa-f.:]+|/.+):\d+"
+    _TIME + r"New client connected from [0-9A-Fa-f.:]+:\d+"
     r" as (?P<client>[\w-]+) \(p\d, c\d, k\d+, u'[\w.-]+'\)\.",
     re.ASCII,
 )

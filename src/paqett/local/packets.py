@@ -40,26 +40,13 @@ def publish_packet(topic: str, payload: bytes, qos: int, packet_id: int) -> byte
     return _framed(0x30 | qos << 1, _text(topic) + number + payload)
 
 
-def _open(where: int | str) -> socket.socket:
-    if isinstance(where, int):
-        conn = socket.create_connection((HOST, where), timeout=10)
-        conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return conn
-    conn = socket.socket(socket.AF_UNIX)
-    conn.settimeout(10)
-    conn.connect(where)
-    return conn
-
-
 def open_connection(
-    where: int | str, device_id: str, secret: str, tls: ssl.SSLContext | None = None,
+    port: int, device_id: str, secret: str, tls: ssl.SSLContext | None = None,
     username: str = "",
 ) -> socket.socket:  # fmt: skip
-    """A blocking socket with CONNACK read, to a port or a Unix socket.
-
-    Raises `Refused` and `OSError`.
-    """
-    conn = _open(where)
+    """A blocking socket with CONNACK read. Raises `Refused` and `OSError`."""
+    conn = socket.create_connection((HOST, port), timeout=10)
+    conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         if tls is not None:
             conn = tls.wrap_socket(conn, server_hostname="localhost")

@@ -18,6 +18,7 @@ class State(msgspec.Struct):
     ops_url: str = ""
     mqtt_host: str = "127.0.0.1"
     mqtt_port: int = 0
+    platform_port: int = 0
     database_port: int = 0
     database_url: str = ""
     api_key: str = ""
@@ -29,6 +30,9 @@ class State(msgspec.Struct):
     spare_device_secret: str = ""
     role_passwords: dict[str, str] = msgspec.field(default_factory=dict)
     broker_password: str = ""
+    stripe_url: str = ""
+    stripe_secret_key: str = ""
+    stripe_webhook_secret: str = ""
     pids: dict[str, int] = msgspec.field(default_factory=dict)
 
 
@@ -73,6 +77,9 @@ def load(folder: Path) -> State:
     for role in ("owner", "api", "ingest", "worker"):
         state.role_passwords.setdefault(role, secrets.token_urlsafe(24))
     state.broker_password = state.broker_password or secrets.token_urlsafe(24)
+    if not state.stripe_secret_key:
+        state.stripe_secret_key = f"sk_test_{secrets.token_hex(24)}"
+        state.stripe_webhook_secret = f"whsec_{secrets.token_hex(24)}"
     return state
 
 

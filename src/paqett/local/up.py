@@ -19,6 +19,7 @@ import psutil
 from paqett import accounts, db, devices, keys, migrate
 from paqett.children import LOOPBACK, free_port
 from paqett.errors import ConfigurationError
+from paqett.local import demo as fake
 from paqett.local import mail_watch, postgres, state, welcome
 from paqett.local.state import State
 from paqett.local.supervisor import Program, Supervisor, command
@@ -27,7 +28,7 @@ from paqett.plans import load_plans
 from paqett.principals import SCOPES
 from paqett.settings import Settings
 
-STOP_ORDER = ("agent", "api", "ingest", "worker", "broker", "database")
+STOP_ORDER = ("agent", "api", "ingest", "worker", "stripe", "broker", "database")
 _DATABASE = "paqett"
 _DATABASE_PORT = 54320
 _OPS_PORT = 9480
@@ -42,7 +43,9 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - the command's own voice
 
 
-async def run(settings: Settings, stop: asyncio.Event, *, lan: bool = False) -> None:
+async def run(
+    settings: Settings, stop: asyncio.Event, *, lan: bool = False, demo: bool = False
+) -> None:
     """Bring everything up, print what a newcomer needs, and supervise until `stop`.
 
     Raises `ConfigurationError` where something on the machine is missing or already running.
@@ -65,14 +68,18 @@ async def run(settings: Settings, stop: asyncio.Event, *, lan: bool = False) -> 
         try:
             urls = await _database(settings, current, folder, supervisor)
             loopback = settings.http.host in LOOPBACK
-            _processes(current, folder, supervisor, urls, lan=lan, loopback=loopback)
+            sells = {}
+            if demo:
+                supervisor.add(fake.stripe(settings, current, folder))
+                sells = fake.environ(current)
+            _processes(current, folder, supervisor, urls, sells, lan=lan, loopback=loopback)
             await _first_account(settings, current, urls["owner"])
             supervisor.add(_agent(current, logs))
             _wait_answer(f"{current.api_url}/readyz", logs)
             state.save(folder, current)
             say(f"ready in {time.monotonic() - began:.1f} s")
             mail = "" if settings.mail.smtp_host else str(settings.data_dir / "mail")
-            welcome.show(current, settings.data_dir, first=first, lan=lan, mail=mail)
+            welcome.show(current, settings.data_dir, first=first, lan=lan, mail=mail, demo=demo)
             await asyncio.gather(
                 supervisor.watch(stop), mail_watch.watch(folder / "mail", stop, say)
             )
@@ -141,6 +148,7 @@ def _choose_ports(settings: Settings, current: State) -> None:
 
     last_api = urlsplit(current.api_url).port or 0
     current.mqtt_port = choose(current.mqtt_port, settings.broker.listen_port)
+    current.platform_port = choose(current.platform_port, settings.mqtt.port)
     current.api_url = f"http://127.0.0.1:{choose(last_api, settings.http.port)}"
     if not settings.database.url:
         current.database_port = choose(current.database_port, _DATABASE_PORT)
@@ -184,11 +192,12 @@ def _with_url(settings: Settings, url: str) -> Settings:
 
 def _processes(
     current: State, folder: Path, supervisor: Supervisor, urls: dict[str, str],
-    *, lan: bool, loopback: bool,
+    sells: dict[str, str], *, lan: bool, loopback: bool,
 ) -> None:  # fmt: skip
     api_port = str(urlsplit(current.api_url).port)
     shared = {
         "PAQETT_PAQETT__DATA_DIR": str(folder),
+        "PAQETT_MQTT__PORT": str(current.platform_port),
         "PAQETT_MQTT__PASSWORD": current.broker_password,
         # the worker too: the links in its mails lead to the API
         "PAQETT_HTTP__PORT": api_port,
@@ -201,11 +210,14 @@ def _processes(
         },
         "api": {
             "PAQETT_DATABASE__URL": urls["api"],
+            **sells,
+            # what it tells people of how their devices reach the broker
+            "PAQETT_BROKER__LISTEN_PORT": str(current.mqtt_port),
             # where the API listens on loopback alone, its metrics may stand beside it
             "PAQETT_OPS__OPEN_ON_API": str(loopback).lower(),
         },
         "ingest": {"PAQETT_DATABASE__URL": urls["ingest"]},
-        "worker": {"PAQETT_DATABASE__URL": urls["worker"]},
+        "worker": {"PAQETT_DATABASE__URL": urls["worker"], **sells},
     }
     port = _OPS_PORT
     for name, environ in own.items():
@@ -250,7 +262,7 @@ async def _hashed(settings: Settings, password: str) -> str:
 
 
 async def _make_account(conn: db.Connection, settings: Settings, current: State) -> None:
-    plan = load_plans(settings.plans_file)[settings.paqett.default_plan]
+    plan = load_plans(settings.plans_file)[settings.default_plan]
     account = await accounts.create(conn, "me@localhost", plan)
     key = await keys.create(conn, account.id, "made by paqett up", sorted(SCOPES), None, None)
     mine = await devices.create(

@@ -25,13 +25,20 @@ Watch readings, refusals and connections as they happen (Ctrl-C ends it):
 Sign in as a person would (the cookie goes to cookies.txt):
   curl -s -c cookies.txt -H "Content-Type: application/json" "{api}/api/v1/auth/login" \
 -d "{{\\"email\\": \\"me@localhost\\", \\"password\\": \\"{password}\\"}}"
-{lan}{mail}
+{lan}{mail}{demo}
 Ctrl-C stops everything; the data stays."""
+
+_DEMO = """
+Plans are sold by a fake Stripe: new accounts are on free, cards are 4242 4242 4242 4242, and
+{stripe} decides what goes wrong with webhooks. Mails are written to {mails}.
+"""
 
 _READ = """$(python3 -c "import json; print(json.load(open('{file}'))['{name}'])")"""
 
 
-def show(current: State, data_dir: Path, *, first: bool, lan: bool, mail: str = "") -> None:
+def show(
+    current: State, data_dir: Path, *, first: bool, lan: bool, mail: str = "", demo: bool = False
+) -> None:
     """Print it. Secrets are shown at the first start alone; later lines read them from the file.
 
     `mail` is the folder mails are written to, or empty where they are sent.
@@ -57,6 +64,7 @@ def show(current: State, data_dir: Path, *, first: bool, lan: bool, mail: str = 
         spare=current.spare_device_id,
         lan=boards if lan else "",
         mail=f"\nMail is not sent but written to {mail}, and shown here.\n" if mail else "",
+        demo=_DEMO.format(stripe=current.stripe_url, mails=data_dir / "mail") if demo else "",
     )
     print(text, flush=True)  # noqa: T201 - what the command is for
 

@@ -31,7 +31,7 @@ from gmqtt.mqtt.protocol import MQTTProtocol
 from paqett import log
 from paqett.errors import ConfigurationError, PaqettError
 from paqett.mqtt.closing import close_client
-from paqett.settings import Mqtt, is_socket
+from paqett.settings import Mqtt
 
 _logger = log.get("mqtt")
 _PUBACK = 0x4002_0000  # MQTT 5 §3.4.2.1: without a reason code it is success
@@ -372,7 +372,7 @@ class _Protocol(MQTTProtocol):  # type: ignore[misc] # gmqtt has no types
 
 
 class _Client(gmqtt.Client):  # type: ignore[misc] # gmqtt has no types
-    """gmqtt's own with our protocol, over a Unix socket where the host is a path."""
+    """gmqtt's own with our protocol."""
 
     async def _create_connection(
         self, host: str, port: int, ssl: Any, clean_session: bool, keepalive: int
@@ -380,10 +380,7 @@ class _Client(gmqtt.Client):  # type: ignore[misc] # gmqtt has no types
         state, handler = self._connection_state, self._package_handler
         factory = partial(_Protocol, connection_state=state, id_generator=handler.id_generator)
         loop = asyncio.get_running_loop()
-        if is_socket(host):
-            transport, protocol = await loop.create_unix_connection(factory, host)
-        else:
-            transport, protocol = await loop.create_connection(factory, host, port, ssl=ssl)
+        transport, protocol = await loop.create_connection(factory, host, port, ssl=ssl)
         return MQTTConnection(transport, protocol, clean_session, keepalive, handler)
 
 

@@ -1,7 +1,7 @@
 """Readings in buckets: a row for each bucket and series, ordered by bucket and then by series."""
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from heapq import merge
 from math import isfinite
 from typing import Any
@@ -13,6 +13,10 @@ from paqett.readings.buckets import US, Bucket, stretches
 from paqett.readings.query import TEXT_AGGREGATES, Page, Position, Query
 from paqett.readings.raw import value_of
 from paqett.readings.source import Series, Source, beyond_double
+
+# what one answer looks at: beyond that a page ends early, before it takes too long
+_READINGS = 5_000_000
+_GUESSED_INTERVAL = timedelta(seconds=10)
 
 Row = tuple[Any, ...]
 Key = tuple[datetime, int]
@@ -36,23 +40,31 @@ class _Asked(msgspec.Struct, frozen=True):
         """The numbers of all buckets that are asked for."""
         return self.bucket.covering(self.from_, self.to)
 
+    def first(self, wanted: int, series: int) -> int:
+        """How many buckets to begin with: as many as hold `wanted` rows, or too many readings."""
+        if not self.whole:
+            return 1
+        start = self.whole.start
+        lasting = self.bucket.start(start + 1) - self.bucket.start(start)
+        most = _READINGS * _GUESSED_INTERVAL // (max(lasting, US) * series)
+        return max(2, min(wanted // series + 2, most))
+
 
 async def read_buckets(
     source: Source, query: Query, bucket: Bucket, limit: int, after: Position | None
 ) -> Page:
     """A page of at most `limit` rows of such buckets behind `after`.
 
-    Raises `Invalid` for a named text metric of which only aggregates of numbers are asked.
+    It may end before `limit` where it holds very many readings. Raises `Invalid` for a named text
+    metric of which only aggregates of numbers are asked.
     """
     from_ = max(query.from_, source.oldest)
     asked = _Asked(source, query, bucket, _aggregated(source, query), from_, query.to)
-    if query.fill == "none":
-        rows = await _found(asked, limit + 1, after)
-    else:
-        rows = await _filled(asked, limit + 1, after)
-    last = Position(*rows[limit - 1][:2]) if len(rows) > limit else None
-    show = _shower(asked)
-    return Page([show(row) for row in rows[:limit]], last, from_, bucket)
+    finding = _found if query.fill == "none" else _filled
+    rows, more = await finding(asked, limit + 1, after)
+    page, show = rows[:limit], _shower(asked)
+    last = Position(*page[-1][:2]) if more or len(rows) > limit else None
+    return Page([show(row) for row in page], last, from_, bucket)
 
 
 def _aggregated(source: Source, query: Query) -> list[Series]:
@@ -77,18 +89,19 @@ def _remaining(asked: _Asked, after: Position | None) -> range:
     return range(max(whole.start, number), whole.stop)
 
 
-async def _found(asked: _Asked, wanted: int, after: Position | None) -> list[Row]:
-    """The first `wanted` rows there are."""
-    if not asked.series:
-        return []
+async def _found(
+    asked: _Asked, wanted: int, after: Position | None
+) -> tuple[list[Row], bool]:  # fmt: skip
+    """The first `wanted` rows there are, or fewer and whether there may be more."""
     rows: list[Row] = []
-    first = wanted // len(asked.series) + 1
-    descending = asked.query.descending
+    if not asked.series:
+        return rows, False
+    first, descending = asked.first(wanted, len(asked.series)), asked.query.descending
     for numbers in stretches(_remaining(asked, after), first, descending=descending):
         rows += await _stretch(asked, numbers, asked.series, wanted - len(rows), after)
-        if len(rows) >= wanted:
-            break
-    return rows[:wanted]
+        if len(rows) >= wanted or sum(row[2] for row in rows) >= _READINGS:
+            return rows, True
+    return rows, False
 
 
 async def _stretch(
@@ -131,14 +144,19 @@ def _key(row: Row) -> Key:
     return row[0], row[1]
 
 
-async def _filled(asked: _Asked, wanted: int, after: Position | None) -> list[Row]:
-    """The first `wanted` rows of a grid: each bucket of each series that has a reading at all."""
+async def _filled(
+    asked: _Asked, wanted: int, after: Position | None
+) -> tuple[list[Row], bool]:  # fmt: skip
+    """The first rows of a grid, `wanted` of them or fewer, and whether there are more.
+
+    It has each bucket of each series that has a reading in the range.
+    """
     present = set(await _newest(asked, asked.from_, asked.to))
     series = [one for one in asked.series if one.id in present]
     remaining = _remaining(asked, after)
     if not series or not remaining:
-        return []
-    number = wanted // len(series) + 2  # the first may be all but over
+        return [], False
+    number = asked.first(wanted, len(series))  # at least two: the first may be all but over
     numbers = next(stretches(remaining, number, descending=asked.query.descending))
     most = len(numbers) * len(series)
     stored = {_key(row): row for row in await _stretch(asked, numbers, series, most, None)}
@@ -149,7 +167,7 @@ async def _filled(asked: _Asked, wanted: int, after: Position | None) -> list[Ro
         ]
         carried = await _carried(asked, numbers.start, lacking)
     rows = _grid(asked, numbers, series, stored, carried)
-    return _behind(asked, rows, after)[:wanted]
+    return _behind(asked, rows, after)[:wanted], len(numbers) < len(remaining)
 
 
 def _grid(

@@ -34,7 +34,7 @@ async def read_raw(source: Source, query: Query, limit: int, after: Position | N
             break
     kept = list(_identities(found))[:limit]
     last = Position(*kept[-1][:2]) if wanted <= 0 else None
-    return Page([_shown(source, row) for row in kept], last, max(query.from_, source.oldest))
+    return Page(_shown(source, kept), last, max(query.from_, source.oldest))
 
 
 def _stretches(source: Source, query: Query, limit: int, after: Position | None) -> Iterator[range]:
@@ -60,10 +60,14 @@ def _identities(rows: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
             yield row
 
 
-def _shown(source: Source, row: tuple[Any, ...]) -> tuple[Any, ...]:
-    time, series_id, number, text = row
-    series = source.series[series_id]
-    return (time, series.device, series.metric, value_of(series.kind, number, text))
+def _shown(source: Source, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """With names instead of numbers."""
+    named = {one.id: (one.device, one.metric, one.kind) for one in source.series.values()}
+    shown = []
+    for time, series_id, number, text in rows:
+        device, metric, kind = named[series_id]
+        shown.append((time, device, metric, value_of(kind, number, text)))
+    return shown
 
 
 def value_of(kind: str, number: float | None, text: str | None) -> Any:

@@ -117,7 +117,7 @@ async def open_source(
         "devices": [device for device in devices if device.isprintable()],
         "metrics": metrics,
     }
-    async with conn.cursor(row_factory=tuple_row) as cursor:
+    async with conn.cursor(binary=True, row_factory=tuple_row) as cursor:
         await cursor.execute(query("read_series"), values)
         rows = await cursor.fetchall()
     missing = set(devices).difference(row[0] for row in rows)
@@ -125,7 +125,8 @@ async def open_source(
         raise NotFound(f"There is no device {min(missing)[:16]}.")
     found = [
         Series(key, device, metric, kind, unit, mixed)
-        for device, key, metric, kind, unit, mixed in rows
+        for device, key, metric, kind, unit, mixed, *_ in rows
         if key is not None
     ]
-    return Source(conn, account, now, await look(conn, account), found)
+    state = State(*rows[0][6:]) if rows else await look(conn, account)
+    return Source(conn, account, now, state, found)

@@ -14,7 +14,7 @@ from litestar.connection import ASGIConnection
 from litestar.datastructures import Cookie
 from litestar.handlers.base import BaseRouteHandler
 
-from paqett import db, keys, sessions, throttle
+from paqett import db, keys, log, sessions, throttle
 from paqett.app import Services
 from paqett.errors import MissingScope, Problem, Unauthorized, UnsupportedMediaType
 from paqett.principals import Principal, Session
@@ -30,6 +30,7 @@ CSRF_HEADER = "X-CSRF-Token"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _Connection = ASGIConnection[Any, Any, Any, Any]
+_logger = log.get("auth")
 
 
 class CsrfFailed(Problem):
@@ -84,6 +85,17 @@ class DeviceDisabled(AccountDisabled):
     code = "device_disabled"
 
 
+class DevicePaused(DeviceDisabled):
+    """The account's plan has room for its older devices only."""
+
+    def __init__(self) -> None:
+        Problem.__init__(
+            self,
+            "The device is paused: the account's plan has room for its older devices only."
+            " A larger plan, or deleting another device, makes room for it.",
+        )
+
+
 def needs(*scopes: str) -> dict[str, Any]:
     """Arguments of a handler for keys with all `scopes`, and for sessions: guard and OpenAPI."""
     return {
@@ -127,17 +139,28 @@ async def _guard(connection: _Connection, handler: BaseRouteHandler) -> None:
     services: Services = connection.app.state.services
     try:
         principal = await _authenticate(connection, handler, services)
-    except Unauthorized:
+    except Unauthorized as error:
         if connection.headers.get("authorization") or session_token(connection):
             async with db.transaction(services.pool) as conn:
                 network = client_network(connection)
                 await throttle.hit(conn, KEY_FAILURES_ADDRESS, network, services.clock())
+            _note_refusal(connection, error, None)  # behind the limit: strangers fill no log
         raise
     connection.scope["user"] = principal
     await rate.charge(connection, principal)
-    _allow(principal, handler.opt)
-    if principal.session is not None and handler.opt.get("recent"):
-        require_recent(principal.session, services)
+    try:
+        _allow(principal, handler.opt)
+        if principal.session is not None and handler.opt.get("recent"):
+            require_recent(principal.session, services)
+    except Problem as error:
+        _note_refusal(connection, error, principal.account.id)
+        raise
+
+
+def _note_refusal(connection: _Connection, error: Problem, account_id: int | None) -> None:
+    """A line without address, path or credentials; the request's number joins it to others."""
+    route = connection.scope.get("path_template")
+    _logger.info("refused", code=error.code, route=route, account=account_id)
 
 
 async def _authenticate(

@@ -30,6 +30,7 @@ async def while_there(request: Request[Any, Any, State], work: Coroutine[Any, An
         await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
+        leaving.result()
         raise ClientGone("The client went away.")
     finally:
         leaving.cancel()

@@ -17,7 +17,7 @@ from paqett.readings.decode import Rejection
 from paqett.readings.incoming import Report
 from paqett.readings.ledger import LATE_BUCKET_EMPTY
 from paqett.readings.limits import SLOT_US
-from paqett.web.auth import principal_of
+from paqett.web.auth import DevicePaused, principal_of
 from paqett.web.devices import allowed
 
 _FORMS = {
@@ -41,6 +41,7 @@ _STATUS = {
     "account_closing": 403,
 }
 _MOST_BYTES = 1_048_576
+_MOST_MEMBERS = 256  # of a gzip file
 _MOST_TOLD = 100  # refusals in an answer that stored nothing; they are all in /usage/rejections
 _SLOT_S = SLOT_US // 1_000_000
 # for the OpenAPI document, which the handler's types do not show
@@ -90,7 +91,9 @@ async def receive(request: Request[Any, Any, State], device_id: str) -> Stored:
     most = plan.message_bytes if plan is not None else _MOST_BYTES
     body = _plain(await request.body(), request.headers.get("content-encoding", ""), most)
     async with db.transaction(services.pool) as conn:
-        await devices.get(conn, principal.account, device_id)
+        device = await devices.get(conn, principal.account, device_id)
+    if device.paused_at is not None:
+        raise DevicePaused
     report = await request.app.state.door.store(device_id, body, form)
     if report.unknown:
         raise NotFound(f"There is no device {device_id[:16]}.")
@@ -121,10 +124,15 @@ def _plain(body: bytes, encoding: str, most: int) -> bytes:
 def _inflated(body: bytes, most: int) -> bytes:
     """All members of a gzip file (RFC 1952 §2.2), `most` bytes at most.
 
-    What is not gzip comes back as it is: it is refused as no JSON, and recorded like the rest.
+    What is not gzip comes back as it is: it is refused as no JSON, and recorded like the rest. So
+    does one of too many members: each copies what is left, and tens of thousands of empty ones
+    would hold up everybody for seconds.
     """
-    plain, rest = b"", body
+    plain, rest, members = b"", body, 0
     while rest and len(plain) < most:
+        members += 1
+        if members > _MOST_MEMBERS:
+            return body
         inflating = zlib.decompressobj(wbits=31)
         try:
             plain += inflating.decompress(rest, most - len(plain))

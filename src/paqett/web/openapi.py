@@ -38,12 +38,13 @@ _SCHEMA: _Document = {
 _EVENT: _Document = {
     "type": "object",
     "properties": {
-        "event": {"type": "string", "enum": ["reading", "rejection", "status"]},
+        "event": {"type": "string", "enum": ["reading", "rejection", "status", "end"]},
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
     "required": ["event", "data"],
 }
 _WORDS = {
+    400: "The signature is missing, wrong or too old.",
     401: "No credentials, or credentials that are not known.",
     403: "Known, but not allowed: a scope, the CSRF token or a recent proof is missing.",
     404: "There is no such thing, or it is somebody else's.",
@@ -54,6 +55,7 @@ _WORDS = {
     415: "The body is of a kind, or in an encoding, that is not read here.",
     422: "A parameter or a member of the body is wrong; `field` names it.",
     429: "Too often; `Retry-After` says when to come back.",
+    501: "This installation cannot do it; its operator must change something first.",
     502: "Somebody else's server did not answer as it should.",
     503: "The database is away or too slow just now; `Retry-After` says when to come back.",
 }

@@ -16,6 +16,7 @@ from paqett.web import edge, openapi, problems
 from paqett.web.account import AccountController, SessionController
 from paqett.web.alerts import AlertController, AlertRuleController
 from paqett.web.api_keys import ApiKeyController
+from paqett.web.billing import BillingController, get_plan, stripe_webhook
 from paqett.web.channels import ChannelController
 from paqett.web.devices import DeviceController
 from paqett.web.grafana import GrafanaController
@@ -28,6 +29,7 @@ from paqett.web.notices import NoticeController, PreferenceController
 from paqett.web.oauth import OAuthController
 from paqett.web.rate import Rates
 from paqett.web.sign_in import SignInController
+from paqett.web.snippets import SnippetController
 from paqett.web.streams import StreamController
 from paqett.web.telemetry import TelemetryController
 from paqett.web.unsubscribe import ask_unsubscribe, unsubscribe
@@ -50,6 +52,7 @@ def create_app(services: Services) -> Litestar:
         route_handlers=[
             DeviceController,
             MetricController,
+            SnippetController,
             TelemetryController,
             StreamController,
             UsageController,
@@ -58,6 +61,9 @@ def create_app(services: Services) -> Litestar:
             AccountController,
             SessionController,
             ApiKeyController,
+            BillingController,
+            get_plan,
+            stripe_webhook,
             NoticeController,
             AlertRuleController,
             AlertController,

@@ -15,7 +15,18 @@ from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
 
-from paqett import accounts, db, mails, notices, passwords, registration, sessions, throttle, tokens
+from paqett import (
+    accounts,
+    db,
+    log,
+    mails,
+    notices,
+    passwords,
+    registration,
+    sessions,
+    throttle,
+    tokens,
+)
 from paqett.accounts import Email, SignIn
 from paqett.app import Services
 from paqett.errors import Invalid, NotFound, Problem, Unauthorized
@@ -26,6 +37,7 @@ from paqett.web import auth
 from paqett.web.client import client_address, client_network
 
 _Request = Request[Any, Any, State]
+_logger = log.get("sign-in")
 # Longer than any hash takes, also an old bcrypt one, so that time tells nothing.
 _REFUSED_AFTER_S = 0.5
 _NEW = timedelta(days=1)  # so long an account's first sign-in is no news to its person
@@ -165,6 +177,7 @@ class SignInController(Controller):
         stored = account.password_hash if account else None
         found = await services.hasher.verify(stored, data.password)
         if account is None or not found.right:
+            _logger.info("sign-in refused", account=account.id if account else None)
             await asyncio.sleep(began + _REFUSED_AFTER_S - time.monotonic())
             raise InvalidCredentials
         rehashed = await services.hasher.hash(data.password) if found.outdated else None
@@ -336,6 +349,7 @@ async def open_session(
             await accounts.set_password(conn, account.id, rehashed)
         lasts_s = services.settings.auth.session_max_s
         token = await sessions.open_session(conn, account.id, how, now, lasts_s)
+        _logger.info("signed in", account=account.id, method=method)
         return token, await accounts.profile(conn, account.id)
 
 

@@ -18,6 +18,8 @@ FORMS = {CSV: {"type": "string"}, NDJSON: {"type": "string"}}
 
 _HEADERS = {CSV: "text/csv; charset=utf-8; header=present"}
 _SPECIAL = frozenset(',"\r\n')
+_JSON_TOO = _SPECIAL | frozenset("[]\\")
+_PLAIN = {float, int, bool}
 _encoder = msgspec.json.Encoder()
 
 Rows = Sequence[tuple[Any, ...]]
@@ -68,6 +70,11 @@ def lines(media_type: str, columns: tuple[str, ...], rows: Rows) -> bytes:
         return _encoder.encode_lines(items(columns, rows))
     if not rows:
         return b""
+    if _is_plain(
+        rows
+    ):  # JSON's arrays are CSV then, but for brackets and quotes; three times as fast
+        arrays = _encoder.encode(rows)[2:-2]
+        return arrays.replace(b"],[", b"\n").replace(b'"', b"") + b"\n"
     cells = zip(*map(_cells, zip(*rows, strict=True)), strict=True)
     return "\n".join([*map(",".join, cells), ""]).encode()
 
@@ -75,6 +82,21 @@ def lines(media_type: str, columns: tuple[str, ...], rows: Rows) -> bytes:
 def encode(media_type: str, columns: tuple[str, ...], rows: Rows) -> bytes:
     """All of it, as CSV or NDJSON."""
     return heading(media_type, columns) + lines(media_type, columns, rows)
+
+
+def _is_plain(rows: Rows) -> bool:
+    """Whether every row is a time, two harmless words and numbers or booleans."""
+    times, devices, metrics, *values = zip(*rows, strict=True)
+    return (
+        set(map(type, times)) == {datetime}
+        and all(set(map(type, column)) <= _PLAIN for column in values)
+        and all(map(_is_harmless, {*devices, *metrics}))
+    )
+
+
+def _is_harmless(text: str) -> bool:
+    """Neither CSV nor JSON would quote or escape any of it."""
+    return text != "" and text.isprintable() and _JSON_TOO.isdisjoint(text)
 
 
 def _cells(values: tuple[Any, ...]) -> Iterable[str]:

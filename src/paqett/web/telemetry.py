@@ -9,7 +9,6 @@ from litestar.params import FromPath, JSONBody
 
 from paqett import db, devices
 from paqett.app import Services
-from paqett.plans import Plan
 from paqett.readings import read
 from paqett.readings.read import Latest
 from paqett.web import queries, removal, tables
@@ -152,12 +151,6 @@ class TelemetryController(Controller):
         """The newest reading of each metric of every device, or of those with `tag`."""
         only(request, "tag")
         return await _latest(request, None, tag or None)
-
-    @get("/plan", **needs("account:read"))
-    async def plan(self, request: _Request) -> Plan:
-        """The account's plan and its limits; null is no limit."""
-        services: Services = request.app.state.services
-        return services.plans[principal_of(request).account.plan]
 
 
 async def _latest(

@@ -24,8 +24,9 @@ class UsageController(Controller):
         self,
         request: Request[Any, Any, State],
         days: Annotated[int, QueryParameter(ge=0, le=400)] = 30,
+        months: Annotated[int, QueryParameter(ge=0, le=36)] = 12,
     ) -> Usage:
-        """Today against the plan, by device; and the `days` days before. API requests by key."""
+        """Today against the plan, by device; days before, months with this. API requests by key."""
         services: Services = request.app.state.services
         principal = principal_of(request)
         account = principal.account
@@ -33,7 +34,9 @@ class UsageController(Controller):
         key = None if devices is None else principal.key_id
         plan = services.plans[account.plan]
         async with db.transaction(services.pool) as conn:
-            return await usage.today(conn, account, plan, services.clock(), days, devices, key)
+            return await usage.today(
+                conn, account, plan, services.clock(), days, devices, key, months
+            )
 
     @get("/rejections", **needs("account:read"))
     async def rejections(

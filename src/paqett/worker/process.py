@@ -16,7 +16,7 @@ from paqett.errors import PaqettError
 from paqett.readings import buckets
 from paqett.settings import Settings
 from paqett.sqlfiles import query
-from paqett.worker import alerts, mail, queue, upkeep, webhooks
+from paqett.worker import alerts, billing, mail, queue, upkeep, webhooks
 
 _logger = log.get("worker")
 _oldest = Gauge("paqett_tier_oldest_reading_age_seconds", "Age of the oldest reading.", ["tier"])
@@ -28,6 +28,8 @@ _ended = Counter(
 )
 _MOVES_EVERY_S = 2.0
 _QUEUE_EVERY_S = 10.0
+_BILLING_EVERY_S = 60.0
+_WARN_EVERY_S = 30.0
 _FORGET_EVERY_S = 600.0
 _DUE_EVERY_S = 1.0
 _ABSENCE_EVERY_S = 5.0
@@ -107,6 +109,9 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
         (_QUEUE_EVERY_S, take_up_jobs),
         (_QUEUE_EVERY_S, queue.count),
         (_QUEUE_EVERY_S, mail.report_failures),
+        (_BILLING_EVERY_S, billing.reconcile),
+        (_WARN_EVERY_S, billing.warn_of_quotas),
+        (_FORGET_EVERY_S, billing.forget_events),
         (_FORGET_EVERY_S, upkeep.forget_examples),
         (_FORGET_EVERY_S, upkeep.forget_tokens),
         (_FORGET_EVERY_S, upkeep.forget_attempts),
@@ -122,6 +127,7 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
 def register(app: App, open_services: Services) -> None:
     """Tell procrastinate what each task's name means."""
     mail.register(app, open_services)
+    billing.register(app, open_services)
     webhooks.register(app, open_services)
 
     @app.task(name="erase_series", retry=jobs.Backoff())

@@ -1,0 +1,1 @@
+"""Plans sold by Stripe: the only place that knows its SDK. Stripe is the truth, we ask it."""
