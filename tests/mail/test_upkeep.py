@@ -197,7 +197,7 @@ def test_each_process_may_do_its_part_and_no_more(as_role) -> None:
     async def events(conn) -> None:
         await notices.notify(conn, ann, "password_changed")
         await notices.set_preferences(
-            conn, ann, notices.PreferencesIn(usage=notices.Channels(mail=False))
+            conn, ann, notices.PreferencesIn(usage=notices.ChannelsIn(mail=False))
         )
         await mails.defer(conn, "reset_password", ann)
 

@@ -59,7 +59,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         ]
         rounds = [
             asyncio.create_task(_every(seconds, task, open_services))
-            for seconds, task in _rounds(app, settings)
+            for seconds, task in [*_rounds(app, settings), (_DUE_EVERY_S, alerts.tell)]
         ]
         await until_stopped([*working, *rounds], stop)
         for task in (*working, *rounds):
@@ -101,7 +101,6 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
     return [
         (settings.worker.retention_every_s, watch_retention),
         (_MOVES_EVERY_S, move_readings),
-        (_DUE_EVERY_S, alerts.tell),
         (_ABSENCE_EVERY_S, alerts.look_after_absence),
         (_SUM_UP_EVERY_S, alerts.sum_up_mails),
         (_FORGET_EVERY_S, alerts.forget_old),
