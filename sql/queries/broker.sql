@@ -20,6 +20,17 @@ FROM unnest(%(devices)s::text[], %(times)s::timestamptz[], %(kinds)s::text[],
             %(reasons)s::text[], %(ips)s::inet[]) AS t (id, time, kind, reason, ip)
 JOIN device USING (id);
 
+-- name: unscoped_note_secret_uses
+-- When and from where each device's secret was last accepted, whosesoever it is.
+UPDATE device SET secret_used_at = t.time, secret_used_ip = coalesce(t.ip, secret_used_ip)
+FROM (
+    SELECT DISTINCT ON (id) id, time, ip
+    FROM unnest(%(devices)s::text[], %(times)s::timestamptz[], %(kinds)s::text[],
+                %(reasons)s::text[], %(ips)s::inet[]) AS e (id, time, kind, reason, ip)
+    WHERE kind = 'connected' ORDER BY id, time DESC
+) AS t
+WHERE device.id = t.id AND (secret_used_at IS NULL OR secret_used_at < t.time);
+
 -- name: unscoped_all_offline
 -- A broker that starts has no connections, whatever was recorded before.
 UPDATE device SET connection = 'offline', connection_since = %(now)s,

@@ -52,8 +52,9 @@ class Stored(msgspec.Struct, frozen=True):
     """What is stored of a device, without its status.
 
     `thing_name` is the user's own identifier of it; `report_interval` is in seconds; `attributes`
-    are what the device says of itself. A device is paused, and cut off, from `paused_at` on where
-    the account's plan has room for its older devices only.
+    are what the device says of itself. `secret_used_at` is when its secret was last accepted, over
+    MQTT or HTTP (to the minute), and `secret_used_ip` from where. A device is paused, and cut off,
+    from `paused_at` on where the account's plan has room for its older devices only.
     """
 
     id: str
@@ -67,6 +68,8 @@ class Stored(msgspec.Struct, frozen=True):
     attributes: dict[str, Any]
     created_at: datetime
     paused_at: datetime | None
+    secret_used_at: datetime | None
+    secret_used_ip: str | None
 
 
 class Device(Stored, frozen=True):
@@ -111,7 +114,12 @@ class Event(msgspec.Struct, frozen=True):
 
 
 def _stored(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "report_interval": row["report_interval_s"]}
+    ip = row["secret_used_ip"]
+    return {
+        **row,
+        "report_interval": row["report_interval_s"],
+        "secret_used_ip": None if ip is None else str(ip),
+    }
 
 
 def status_of(row: dict[str, Any]) -> tuple[ConnectionStatus, DataStatus]:

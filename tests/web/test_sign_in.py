@@ -1,14 +1,17 @@
 """Registration, sign-in, sessions and what guards them, over HTTP."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import bcrypt
 import httpx
 import psycopg
 import pytest
 
+from paqett import db
 from paqett.app import utc_now
+from paqett.broker import process as broker
+from paqett.broker.log_lines import Event
 from people import PASSWORD, Person, mailed, new_person, register
 
 KEY = {"name": "k", "scopes": ["telemetry:read"]}
@@ -647,6 +650,36 @@ def test_a_key_for_another_accounts_device_cannot_be_made(api, owner) -> None:
         assert (answer.status_code, answer.json()["field"]) == (422, "device_ids")
 
     api.run(work)
+
+
+def test_a_devices_secret_tells_its_last_use_over_http_and_mqtt(api, database_url) -> None:
+    async def work(client: httpx.AsyncClient) -> None:
+        person = await new_person(client, api.settings)
+        made = (await person.ask("POST", "/devices", json={"thing_name": "d"})).json()
+        assert (made["secret_used_at"], made["secret_used_ip"]) == (None, None)
+        url = f"/api/v1/devices/{made['id']}/telemetry"
+        await client.post(url, json={"t": 1}, auth=(made["id"], "wrong"))
+        assert (await device(person, made["id"]))["secret_used_at"] is None
+        await client.post(url, json={"t": 1}, auth=(made["id"], made["secret"]))
+        shown = await device(person, made["id"])
+        assert shown["secret_used_ip"] == "127.0.0.1"
+        later = datetime.fromisoformat(shown["secret_used_at"]) + timedelta(hours=1)
+        async with await db.connect(api.settings.database, "test", autocommit=True) as conn:
+            events = [
+                (later, Event("connected", made["id"], None, "203.0.113.7")),
+                (later + timedelta(seconds=1), Event("disconnected", made["id"], None, None)),
+                (later + timedelta(seconds=2), Event("refused", made["id"], "x", "203.0.113.8")),
+            ]
+            await broker._write(conn, events)
+        shown = await device(person, made["id"])
+        assert datetime.fromisoformat(shown["secret_used_at"]) == later
+        assert shown["secret_used_ip"] == "203.0.113.7"
+
+    api.run(work)
+
+
+async def device(person: Person, device_id: str) -> dict:
+    return (await person.ask("GET", f"/devices/{device_id}")).json()
 
 
 # --- disabled accounts ----------------------------------------------------------------------------

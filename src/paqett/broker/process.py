@@ -297,7 +297,9 @@ async def _write(conn: Connection, batch: Pending) -> None:
         await conn.execute(query("unscoped_all_offline"), {"now": ended})
     events = [(at, event) for at, event in batch if event is not None]
     if events:
-        await conn.execute(query("unscoped_note_events"), _event_columns(events))
+        columns = _event_columns(events)
+        await conn.execute(query("unscoped_note_events"), columns)
+        await conn.execute(query("unscoped_note_secret_uses"), columns)
     if last:
         await conn.execute(query("unscoped_note_connections"), _state_columns(last))
         await conn.execute(query("unscoped_notify_connections"), {"devices": list(last)})
