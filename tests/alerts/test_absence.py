@@ -107,7 +107,7 @@ def test_readings_past_the_quota_are_no_silence(free_house) -> None:
     house.rule(kind="no_data", metric="t", **{"for": 60})
     house.rule(kind="no_data", **{"for": 60})
     house.send({"t": 1}, device=0)
-    house.rows("UPDATE allowance SET points = 260000, day = %s", house.now.date())
+    house.rows("UPDATE allowance SET points = 400000, day = %s", house.now.date())
     for _ in range(8):
         house.wait(10)
         assert house.send({"t": 99}).stored == 0

@@ -22,7 +22,7 @@ from paqett.mqtt.credentials import matches, verifier, writer_client_id
 from paqett.mqtt.publisher import Publisher
 from paqett.settings import Settings, load
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Broker:

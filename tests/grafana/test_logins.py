@@ -305,10 +305,10 @@ def test_no_notification_of_a_login_reaches_the_worker(place: Server) -> None:
                 await write_job(writing)
             for _ in range(100):
                 await asyncio.sleep(0.1)
-                states = ours.execute("SELECT status::text FROM procrastinate_jobs").fetchall()
-                if states == [("succeeded",)]:
+                left = ours.execute("SELECT id FROM procrastinate_jobs").fetchall()
+                if not left:
                     break
-            assert states == [("succeeded",)]
+            assert left == []  # done, and so gone
         stop.set()
         await asyncio.wait_for(running, 20)
 

@@ -128,6 +128,21 @@ def test_a_better_plan_helps_at_once_and_accounts_do_not_share(
     asyncio.run(work())
 
 
+def test_a_process_that_waited_for_its_turn_opens_no_window_of_its_own(
+    settings: Settings, owner: Tenant
+) -> None:
+    """It looked at its clock before the one that came first did."""
+
+    async def work() -> None:
+        async with db.pool(settings.database, "test") as pool:
+            first, late = Rates(pool), Rates(pool)
+            assert await passes(first, owner.account_id, 3, after(0.5))
+            passed = [await passes(late, owner.account_id, 3, after(0.1 * n)) for n in range(4)]
+            assert passed == [True, True, False, False]
+
+    asyncio.run(work())
+
+
 def test_a_clock_set_back_does_not_lock_anybody_out(settings: Settings, owner: Tenant) -> None:
     async def work() -> None:
         async with db.pool(settings.database, "test") as pool:

@@ -110,7 +110,7 @@ class AlertController(Controller):
         self,
         request: _Request,
         wanted: Annotated[conditions.State | None, QueryParameter(name="state")] = None,
-        rule: FromQuery[int | None] = None,
+        rule: Annotated[int | None, QueryParameter(ge=1, le=2_147_483_647)] = None,
         device: PlainText = None,
         limit: _Limit = 100,
         cursor: FromQuery[str | None] = None,

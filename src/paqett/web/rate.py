@@ -26,6 +26,7 @@ from paqett.web.visit import visit_of
 POLICY = "requests"
 _WINDOW_S = 60
 _WINDOW = timedelta(seconds=_WINDOW_S)
+_SLACK = timedelta(seconds=10)  # another process may have looked at its clock a little later
 _MANY = 10_000  # accounts in memory before those whose window is over are forgotten
 
 
@@ -45,7 +46,7 @@ class _Lease:
 
     def open(self, now: datetime) -> bool:
         """Whether the window goes on; one that ends too late is of a clock that was set back."""
-        return self.ends_at is not None and now < self.ends_at <= now + _WINDOW
+        return self.ends_at is not None and now < self.ends_at <= now + _WINDOW + _SLACK
 
 
 class Rates:
