@@ -13,7 +13,7 @@ from mosquitto import READER, SECRET, Broker
 from paqett.mqtt.consumer import Consumer, Message
 from paqett.settings import Mqtt, load
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Mosquitto killed while a fleet publishes as fast as half of what this machine can store.
 
-Mosquitto acknowledges from memory. What it has acknowledged is not lost all the same, as long as
-ingest keeps up: then it lies in ingest's socket already.
+Mosquitto acknowledges from memory. What it has acknowledged need not be lost all the same, as long
+as ingest keeps up: then it lies in ingest's socket already.
 """
 
 import random
@@ -153,16 +153,17 @@ def kill_at_speed(
 
 @pytest.mark.parametrize(
     # more rounds of one broker take long: it is started again later each time
-    ("messages", "rounds"),
-    [(60_000, 2), pytest.param(300_000, 6, marks=pytest.mark.prove)],
+    ("messages", "rounds", "most"),
+    [(60_000, 2, 4_000.0), pytest.param(300_000, 6, 1e9, marks=pytest.mark.prove)],
 )
 def test_a_killed_broker_loses_nothing_at_half_the_highest_rate(
-    pieces: Pieces, record_property: Record, messages: int, rounds: int
+    pieces: Pieces, record_property: Record, messages: int, rounds: int, most: float
 ) -> None:
+    """The bounded form at 4,000 messages a second, which any machine has time for."""
     begin(pieces)
-    rate = highest_rate(pieces, messages)
-    missing, account = kill_at_speed(pieces, "half", rate / 2, rounds, pieces.kill_broker)
-    record_property("messages_per_second", round(rate / 2))
+    rate = min(highest_rate(pieces, messages) / 2, most)
+    missing, account = kill_at_speed(pieces, "half", rate, rounds, pieces.kill_broker)
+    record_property("messages_per_second", round(rate))
     record_property("sent_again", account["again"])
     assert missing == 0
 
