@@ -11,6 +11,7 @@ from door import Door, message
 from grafana_support import PLANS, Server, add_series, signed_in
 from paqett import accounts, db, migrate, moves
 from paqett.readings import read
+from paqett.readings.query import Query
 from support import Tenant, in_database, make_tenant, with_url
 
 NOW = datetime.now(UTC)
@@ -131,11 +132,11 @@ def test_the_views_say_what_the_api_says(place: Server) -> None:
 
     async def api(conn: db.Connection) -> tuple[list[Any], list[Any]]:
         account = await accounts.find(conn, str(tenant.account_id))
-        span = read.Span(NOW - timedelta(days=1), NOW + timedelta(hours=1))
-        rows = await read.read_raw(conn, account, [device], span, "asc", NOW)
+        span = Query([device], None, NOW - timedelta(days=1), NOW + timedelta(hours=1))
+        page = await read.read_page(conn, account, span, NOW, 1000)
         latest = await read.latest(conn, account, tenant.devices, NOW)
         return (
-            [(row["time"], row["device"], row["metric"], row["value"]) for row in rows.items],
+            page.rows,
             [(row.time, row.device, row.metric, row.value) for row in latest],
         )
 
@@ -150,7 +151,7 @@ def test_the_views_say_what_the_api_says(place: Server) -> None:
             for time, of, metric, kind, value, text, flag, thing in rows:
                 assert thing == "same-0"
                 shown = {"number": value, "text": text, "boolean": flag}[kind]
-                seen.append((read.rfc3339(time), of, metric, shown))
+                seen.append((time, of, metric, shown))
                 assert (value is None) == (kind == "text")
             assert sorted(map(repr, seen)) == sorted(map(repr, wanted))
         devices = conn.execute(
