@@ -20,10 +20,14 @@ _logger = log.get("app")
 
 
 class Services(msgspec.Struct, frozen=True):
-    """What the API's handlers and the worker's tasks are given."""
+    """What the API's handlers and the worker's tasks are given.
+
+    `readers` is for readings: its statements have the statement timeout.
+    """
 
     settings: Settings
     pool: AsyncConnectionPool[Connection]
+    readers: AsyncConnectionPool[Connection]
     plans: dict[str, Plan]
     hasher: Hasher
     clock: Callable[[], datetime]
@@ -43,12 +47,13 @@ def utc_now() -> datetime:
 async def services(
     settings: Settings, process: str, clock: Callable[[], datetime] = utc_now
 ) -> AsyncIterator[Services]:
-    """Open the pool and read the plans; close them at the end."""
+    """Open the pools and read the plans; close them at the end."""
     plans = load_plans(settings.plans_file)
-    async with db.pool(settings.database, process) as pool:
+    readers = db.pool(settings.database, process, reading=True)
+    async with db.pool(settings.database, process) as pool, readers:
         hasher = Hasher(settings.auth)
         try:
-            yield Services(settings, pool, plans, hasher, clock)
+            yield Services(settings, pool, readers, plans, hasher, clock)
         finally:
             hasher.close()
 

@@ -175,14 +175,12 @@ def test_a_move_that_begins_during_a_read_hides_nothing(
 ) -> None:
     device, account_id = free_tenant.devices[0], free_tenant.account_id
     put(database_url, device, account_id, "free", [(NOW - timedelta(hours=1), 1)])
-    look, flipped = source.look, []
+    open_source = source.open_source
 
-    async def look_then_flip(conn, account):  # type: ignore[no-untyped-def]
-        state = await look(conn, account)
-        if not flipped:
-            flipped.append(True)
-            await asyncio.to_thread(flip)
-        return state
+    async def open_then_flip(*arguments):  # type: ignore[no-untyped-def]
+        opened = await open_source(*arguments)
+        await asyncio.to_thread(flip)
+        return opened
 
     def flip() -> None:
         with psycopg.connect(database_url) as conn:
@@ -196,7 +194,6 @@ def test_a_move_that_begins_during_a_read_hides_nothing(
             )
 
     async def work(name: str) -> list[float]:
-        flipped.clear()
         span = Query([device], None, NOW - timedelta(days=1), NOW + timedelta(days=1))
         async with await db.connect(settings.database, "test", autocommit=True) as conn:
             account = await accounts.find(conn, str(account_id))
@@ -205,7 +202,7 @@ def test_a_move_that_begins_during_a_read_hides_nothing(
                 return [row[3] for row in page.rows]
             return [item.value for item in await read.latest(conn, account, [device], NOW)]
 
-    monkeypatch.setattr(source, "look", look_then_flip)
+    monkeypatch.setattr(read, "open_source", open_then_flip)
     assert asyncio.run(work("raw")) == [1]
     with psycopg.connect(database_url) as conn:
         conn.execute("UPDATE account SET tier = 'free', moving_from = NULL")
