@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 import psycopg
@@ -40,22 +41,27 @@ class BenchmarkError(Exception):
 
 
 class Stand:
-    """A database, a broker, an ingest process and a fleet."""
+    """A database, a broker, an ingest process and a fleet; API processes where asked for."""
 
     def __init__(
-        self, folder: Path, ports: dict[str, int], url: str, server: subprocess.Popen[bytes],
-        *, tls: bool,
+        self, folder: Path, ports: dict[str, int], cluster: postgres.Cluster,
+        server: subprocess.Popen[bytes], *, tls: bool, database: str = "bench",
     ) -> None:  # fmt: skip
         self.folder = folder
         self.ports = ports
-        self._base = url
-        self.url = f"{url}?sslmode=disable"  # the suite's own
+        self.cluster = cluster
+        self._base = cluster.url(database)
+        self.url = self.url_of(database)
         self._tls = tls
         self.server = server
         self.devices: list[fleet.SimDevice] = []
         self.conn = psycopg.connect(self.url, autocommit=True, application_name="benchmark")
         self.ca_file = folder / _CA
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def url_of(self, database: str) -> str:
+        """For the suite's own connections."""
+        return f"{self.cluster.url(database)}?sslmode=disable"
 
     @property
     def environ(self) -> dict[str, str]:
@@ -102,7 +108,8 @@ class Stand:
         asyncio.run(work())
 
     def start(self) -> None:
-        """Start both processes and wait until a reading has gone all the way."""
+        """Start broker and ingest and wait until a reading has gone all the way."""
+        self.conn.execute(f"TRUNCATE {TABLE}")  # a cluster that is kept has the last run's
         self._spawn("broker", {})
         self._spawn("ingest", {"PAQETT_OPS__PORT": str(self.ports["ops"])})
         deadline = time.monotonic() + 60
@@ -110,14 +117,28 @@ class Stand:
             if time.monotonic() > deadline:
                 raise BenchmarkError(f"no reading arrives\n{self.log_tail()}")
 
-    def _spawn(self, name: str, more: dict[str, str]) -> None:
+    def _spawn(self, command: str, more: dict[str, str], name: str | None = None) -> None:
+        name = name or command
         with (self.folder / f"{name}.log").open("ab") as out:
             self._children[name] = subprocess.Popen(
-                [sys.executable, "-m", "paqett", name],
+                [sys.executable, "-m", "paqett", command],
                 env={**os.environ, **self.environ, **more}, cwd=self.folder,
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
                 preexec_fn=die_with_parent(signal.SIGTERM),
             )  # fmt: skip
+
+    def start_api(self, database: str) -> int:
+        """Start an API process on a database of the cluster; its port."""
+        name = f"api-{database}"
+        port = self.ports[name] = free_port(31_000, taken=tuple(self.ports.values()))
+        more = {"PAQETT_DATABASE__URL": self.cluster.url(database), "PAQETT_HTTP__PORT": str(port)}
+        self._spawn("api", more, name)
+        deadline = time.monotonic() + 60
+        while not _answers(f"http://127.0.0.1:{port}/readyz"):
+            if self._children[name].poll() is not None or time.monotonic() > deadline:
+                raise BenchmarkError(f"{name} does not answer\n{self.log_tail()}")
+            time.sleep(0.2)
+        return port
 
     def _reading_arrives(self) -> bool:
         """Send one; a broker nobody listens to drops it, so this is tried again and again."""
@@ -137,7 +158,7 @@ class Stand:
         return self.count_rows() > 0
 
     def pid(self, name: str) -> int:
-        """The process `broker` or `ingest`."""
+        """The process `broker`, `ingest` or `api-<database>`."""
         return self._children[name].pid
 
     def mosquitto(self) -> psutil.Process:
@@ -207,11 +228,21 @@ class Stand:
         _end(self._children.pop(name), signal.SIGTERM)
 
     def stop(self) -> None:
-        """Stop the processes in the order ingest, broker; kill what does not end."""
+        """Stop the processes in the order APIs, ingest, broker; kill what does not end."""
         self.conn.close()
-        for name in ("ingest", "broker"):
-            if name in self._children:
-                _end(self._children[name], signal.SIGTERM)
+        for name in sorted(self._children, key=_ending):
+            _end(self._children[name], signal.SIGTERM)
+
+
+def _ending(name: str) -> int:
+    """When a process is ended: the broker last."""
+    return ("ingest", "broker").index(name) if name in ("ingest", "broker") else -1
+
+
+def _answers(url: str) -> bool:
+    with suppress(OSError), urlopen(url, timeout=5):
+        return True
+    return False
 
 
 def _ports() -> dict[str, int]:
@@ -256,11 +287,13 @@ def _make_certificates(folder: Path) -> None:
 
 
 @contextmanager
-def stand(devices: int = 1000, *, tls: bool = False) -> Iterator[Stand]:
+def stand(
+    devices: int = 1000, *, tls: bool = False, home: Path | None = None, database: str = "bench"
+) -> Iterator[Stand]:
     """A stand with its fleet made and its processes not started yet.
 
     With `tls` ingest reaches broker and database over it too, each verified against an authority
-    made for the run.
+    made for the run. The cluster is made for the run as well, or stays in `home` for the next.
     """
     with ExitStack() as cleaning:
         folder = Path(tempfile.mkdtemp(prefix="paqett-bench-", dir="/var/tmp"))
@@ -269,14 +302,14 @@ def stand(devices: int = 1000, *, tls: bool = False) -> Iterator[Stand]:
         ports = _ports()
         _make_certificates(folder)
         cluster = postgres.create(
-            folder / "postgres", ports["postgres"], shared_buffers="2GB",
+            home or folder / "postgres", ports["postgres"], shared_buffers="2GB",
             certificate=(folder / "server.pem", folder / "database.key") if tls else None,
         )  # fmt: skip
         server = postgres.start(cluster, folder / "postgres.log")
         cleaning.callback(_end, server, signal.SIGINT)
         postgres.wait_ready(cluster.url())
-        postgres.create_database(cluster, "bench")
-        made = Stand(folder, ports, cluster.url("bench"), server, tls=tls)
+        postgres.create_database(cluster, database)
+        made = Stand(folder, ports, cluster, server, tls=tls, database=database)
         cleaning.callback(made.stop)
         made.prepare(devices)
         yield made

@@ -1,8 +1,10 @@
 """Results as Markdown tables: what is printed, and what stands in README.md."""
 
+from itertools import product
 from typing import Any
 
 Result = dict[str, Any]
+_WAYS = ("http", "sql")
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -152,6 +154,69 @@ def alerts(result: Result) -> str:
     return _table(["", "rules", "rows/s", "messages/s", "ingest's CPU µs a message"], rows)
 
 
+def reading(result: Result) -> str:
+    """HTTP against SQL, alone and beside ingest; the export; one series among few and many."""
+    parts = [_against_sql(result["figures"]), _exported(result["export"])]
+    parts += [_grown(result), _slowed(result)]
+    return "\n\n".join(parts)
+
+
+def _verdict(figure: Result) -> str:
+    return "yes" if figure["kept"] else "**no**"
+
+
+def _against_sql(figures: list[Result]) -> str:
+    head = ["ms", "HTTP p50", "p95", "SQL p50", "p95", "HTTP / SQL", "allowed", "kept"]
+    rows = [
+        [
+            f"{figure['name']} ({figure['times']:,} of each)",
+            *(f"{figure[way][q]:.2f}" for way, q in product(_WAYS, ("p50", "p95"))),
+            f"{figure['ratio']:.2f}", f"{figure['allowed']:.2f}", _verdict(figure),
+        ]
+        for figure in figures
+    ]  # fmt: skip
+    return _table(head, rows)
+
+
+def _exported(figure: Result) -> str:
+    row = [
+        f"{figure['name']} ({figure['times']} of each)", f"{figure['http']:,}",
+        f"{figure['copy']:,}", f"{figure['share']:.2f}", _verdict(figure),
+    ]  # fmt: skip
+    return _table(["rows/s", "HTTP", "COPY", "HTTP / COPY", "at least 0.8"], [row])
+
+
+def _grown(result: Result) -> str:
+    few, many = f"of {result['few']:,}", f"of {result['readings']:,}"
+    head = ["ms, p50", f"HTTP, {few}", many, f"SQL, {few}", many, "HTTP grows by", "at most 1.2"]
+    rows = [
+        [
+            figure["name"],
+            *(f"{figure[f'{way}, {size}']:.2f}" for way, size in product(_WAYS, ("few", "many"))),
+            f"{figure['growth']:.2f}", _verdict(figure),
+        ]
+        for figure in result["growth"]
+    ]  # fmt: skip
+    return _table(head, rows)
+
+
+def _slowed(result: Result) -> str:
+    rate, highest = result["load"]["messages_per_second"], result["highest_messages_per_second"]
+    head = [
+        f"ms, HTTP, at {rate:,} of {highest:,} messages/s", "alone p50", "p95", "beside ingest p50",
+        "p95", "slower", "SQL slower", "at most 2",
+    ]  # fmt: skip
+    rows = [
+        [
+            figure["name"],
+            *(f"{figure[when][q]:.2f}" for when in ("quiet", "busy") for q in ("p50", "p95")),
+            f"{figure['slower']:.2f}", f"{figure['sql_slower']:.2f}", _verdict(figure),
+        ]
+        for figure in result["busy"]
+    ]  # fmt: skip
+    return _table(head, rows)
+
+
 def of(part: str, result: Result) -> str:
     """The tables of a part's result."""
     if "skipped" in result:
@@ -165,6 +230,7 @@ def of(part: str, result: Result) -> str:
         "latency": latency,
         "memory": memory,
         "profile": profile,
+        "reading": reading,
         "sign_in": sign_in,
     }
     return tables.get(part, rates)(result)

@@ -22,10 +22,14 @@ _logger = log.get("app")
 
 
 class Services(msgspec.Struct, frozen=True):
-    """What the API's handlers and the worker's tasks are given."""
+    """What the API's handlers and the worker's tasks are given.
+
+    `readers` is for readings: its statements have the statement timeout.
+    """
 
     settings: Settings
     pool: AsyncConnectionPool[Connection]
+    readers: AsyncConnectionPool[Connection]
     plans: dict[str, Plan]
     hasher: Hasher
     clock: Callable[[], datetime]
@@ -52,16 +56,17 @@ def utc_now() -> datetime:
 async def services(
     settings: Settings, process: str, clock: Callable[[], datetime] = utc_now
 ) -> AsyncIterator[Services]:
-    """Open the pool, read the plans, and know Stripe where it is set up; close them at the end.
+    """Open the pools, read the plans, and know Stripe where it is set up; close them at the end.
 
     Raises `ConfigurationError`.
     """
     plans = load_plans(settings.plans_file)
     stripe = Stripe(settings.stripe) if settings.stripe.secret_key else None
-    async with db.pool(settings.database, process) as pool:
+    readers = db.pool(settings.database, process, reading=True)
+    async with db.pool(settings.database, process) as pool, readers:
         hasher = Hasher(settings.auth)
         try:
-            yield Services(settings, pool, plans, hasher, clock, stripe)
+            yield Services(settings, pool, readers, plans, hasher, clock, stripe)
         finally:
             hasher.close()
             if stripe is not None:

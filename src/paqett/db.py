@@ -13,6 +13,13 @@ from paqett.settings import Database
 
 Connection = AsyncConnection[DictRow]
 
+# set once for a connection, not once more in each transaction. What a plan may leave out, chunks
+# above all, is known by the values alone
+_READING = (
+    " -c default_transaction_read_only=on -c statement_timeout={:.0f}"
+    " -c plan_cache_mode=force_custom_plan"
+)
+
 
 def require_url(settings: Database) -> str:
     """The address of the database. Raises `ConfigurationError` where none is set."""
@@ -23,8 +30,16 @@ def require_url(settings: Database) -> str:
     return settings.url
 
 
-def pool(settings: Database, process: str) -> AsyncConnectionPool[Connection]:
-    """A closed pool; open it with `async with`."""
+def pool(
+    settings: Database, process: str, *, reading: bool = False
+) -> AsyncConnectionPool[Connection]:
+    """A closed pool; open it with `async with`.
+
+    One for `reading` writes nothing, and its statements have the statement timeout.
+    """
+    options = _options(settings, process)
+    if reading:
+        options["options"] += _READING.format(settings.statement_timeout_s * 1000)
     return AsyncConnectionPool(
         require_url(settings),
         connection_class=AsyncConnection[DictRow],
@@ -32,7 +47,7 @@ def pool(settings: Database, process: str) -> AsyncConnectionPool[Connection]:
         max_size=settings.pool_size,
         timeout=settings.connect_timeout_s,
         open=False,
-        kwargs=_options(settings, process),
+        kwargs={**options, "autocommit": True},
         reconnect_timeout=2.0,
     )
 
@@ -60,6 +75,21 @@ def _options(settings: Database, process: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
+async def statements(source: AsyncConnectionPool[Connection]) -> AsyncIterator[Connection]:
+    """A connection of the pool on which every statement is a transaction of its own.
+
+    Raises `Unavailable` while the database cannot be reached, `QueryCanceled` at the timeout.
+    """
+    try:
+        async with source.connection() as conn:
+            yield conn
+    except errors.QueryCanceled:
+        raise
+    except (PoolTimeout, OperationalError) as error:
+        raise Unavailable("The database cannot be reached or took too long; try again.") from error
+
+
+@asynccontextmanager
 async def transaction(
     source: AsyncConnectionPool[Connection], *, timeout_s: float | None = None
 ) -> AsyncIterator[Connection]:
@@ -67,14 +97,9 @@ async def transaction(
 
     Raises `Unavailable` while the database cannot be reached, `QueryCanceled` at the timeout.
     """
-    try:
-        async with source.connection() as conn, conn.transaction():
-            if timeout_s is not None:
-                await conn.execute(
-                    "SELECT set_config('statement_timeout', %s, true)", (f"{timeout_s * 1000:.0f}",)
-                )
-            yield conn
-    except errors.QueryCanceled:
-        raise
-    except (PoolTimeout, OperationalError) as error:
-        raise Unavailable("The database cannot be reached or took too long; try again.") from error
+    async with statements(source) as conn, conn.transaction():
+        if timeout_s is not None:
+            await conn.execute(
+                "SELECT set_config('statement_timeout', %s, true)", (f"{timeout_s * 1000:.0f}",)
+            )
+        yield conn

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from paqett.readings.source import _WHILE_MOVING as WHILE_MOVING
 from paqett.sqlfiles import tier_query
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -35,22 +36,28 @@ def filled(database_url: str, owner: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "more"),
     [
+        ("read_numbers_asc", {}), ("read_numbers_desc", {}), ("read_number_columns", {}),
         ("read_raw_asc", {}), ("read_raw_desc", {}), ("read_buckets", BUCKETS),
         ("read_sorted_buckets", BUCKETS), ("read_text_buckets", BUCKETS),
-        ("read_buckets", CALENDAR), ("read_sorted_buckets", CALENDAR), ("read_latest", {}),
+        ("read_buckets", CALENDAR), ("read_sorted_buckets", CALENDAR),
+        ("read_latest_numbers", {}), ("read_latest", {}),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("moving", [False, True])
 def test_one_series_costs_no_look_at_the_others(filled, owner, name, more, moving) -> None:
+    other = "free" if moving else None
+    filled.execute("UPDATE account SET moving_from = %s WHERE id = %s", (other, owner.account_id))
+    name = WHILE_MOVING.get(name, name) if moving else name
     values = {
         "account": owner.account_id, "series": [7], "texts": [7], "moving": moving,
+        "tier": "own", "moving_from": other,
         "from": NOW - timedelta(hours=1), "to": NOW + timedelta(hours=1), **PAGE, **more,
     }  # fmt: skip
     explained = psycopg.sql.SQL("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {}").format(
-        tier_query(name, "own", "free" if moving else None)
+        tier_query(name, "own", other)
     )
     plan = "\n".join(line for (line,) in filled.execute(explained, values).fetchall())
-    assert "Seq Scan" not in plan
+    assert "Seq Scan on _hyper" not in plan
     assert "_identity" in plan
     chunks = set(re.findall(r"_hyper_\d+_\d+_chunk", plan))
     # the hour and the one ahead may lie in two days; numbers and texts have chunks of their own

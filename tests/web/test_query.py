@@ -10,6 +10,9 @@ import httpx
 import psycopg
 import pytest
 
+from paqett.readings.packed import Packed
+from paqett.web import queries, tables
+
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR = NOW.replace(minute=0, second=0) - timedelta(hours=3)
 
@@ -285,6 +288,45 @@ def test_csv_with_a_limit_says_where_the_next_page_begins(place) -> None:
     whole = place.get(f"from={z(HOUR)}", "text/csv")
     assert whole.text.count("\n") == 6
     assert "next-cursor" not in whole.headers
+
+
+def written(place: Place) -> tuple[list[Any], list[Any]]:
+    """What CSV and NDJSON hold from `HOUR` on, as rows of the same shape."""
+    text = place.get(f"from={z(HOUR)}", "text/csv").text
+    lines = place.get(f"from={z(HOUR)}", "application/x-ndjson").text.splitlines()
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    return [{**row, "value": float(row["value"])} for row in rows], list(map(json.loads, lines))
+
+
+def test_a_long_csv_of_numbers_holds_what_ndjson_holds(place, monkeypatch) -> None:
+    packed, packed_lines = [], tables.packed_lines
+
+    def noted(page: Packed, labels: Any) -> bytes:
+        packed.append(len(page))
+        return packed_lines(page, labels)
+
+    monkeypatch.setattr(queries, "_STREAMED_ROWS", 3)
+    monkeypatch.setattr(tables, "packed_lines", noted)
+    values = [0.1, -0.0, 1e300, 5e-324, 2**53, 123456.789, 1e16]
+    times = [HOUR + timedelta(microseconds=n * 333_333) for n in range(len(values))]
+    for metric in ("t", 'a,"b"'):
+        place.put(list(zip(times, values, strict=True)), metric=metric)
+    as_csv, as_lines = written(place)
+    assert packed == [3, 3, 3, 3, 2]
+    assert len(as_csv) == 14
+    assert as_csv == as_lines
+
+
+def test_a_long_csv_takes_both_tiers_while_a_move_is_open(place, monkeypatch) -> None:
+    monkeypatch.setattr(queries, "_STREAMED_ROWS", 2)
+    place.put([(HOUR + timedelta(minutes=n), n) for n in (0, 2, 4)])
+    place.put([(HOUR + timedelta(minutes=n), n) for n in (1, 3)], table="telemetry_paid")
+    with psycopg.connect(place.url) as conn:
+        moving = "UPDATE account SET moving_from = 'paid' WHERE id = %s"
+        conn.execute(moving, (place.tenant.account_id,))
+    as_csv, as_lines = written(place)
+    assert [row["value"] for row in as_csv] == [0, 1, 2, 3, 4]
+    assert as_csv == as_lines
 
 
 def test_an_empty_range_is_a_heading_and_nothing_else(place) -> None:

@@ -197,9 +197,9 @@ def test_a_move_that_begins_during_a_read_hides_nothing(
     open_source = read.open_source
 
     async def open_then_flip(*arguments):  # type: ignore[no-untyped-def]
-        source = await open_source(*arguments)
+        opened = await open_source(*arguments)
         await asyncio.to_thread(flip)
-        return source
+        return opened
 
     def flip() -> None:
         with psycopg.connect(database_url) as conn:

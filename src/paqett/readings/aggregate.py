@@ -1,6 +1,6 @@
 """Readings in buckets: a row for each bucket and series, ordered by bucket and then by series."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from heapq import merge
 from math import isfinite
@@ -22,6 +22,8 @@ Row = tuple[Any, ...]
 Key = tuple[datetime, int]
 # where each aggregate stands in a row of the database: time, series, then these
 _NUMBERS = ("count", "sum", "min", "max", "first", "last", "p50", "p95")
+_EMPTY = 2
+_PLACES = {name: place for place, name in enumerate(_NUMBERS, _EMPTY)}
 _OF_THE_KIND = ("min", "max", "first", "last")
 
 
@@ -132,6 +134,8 @@ async def _stretch(
     ):
         if ids:
             parts.append(await asked.source.rows(name, {**values, "series": ids}))
+    if len(parts) == 1:
+        return parts[0]
     rows = merge(*parts, key=_key, reverse=query.descending)
     return list(rows)[:limit]
 
@@ -229,27 +233,28 @@ async def _carried(asked: _Asked, number: int, lacking: list[Series]) -> dict[in
 def _shower(asked: _Asked) -> Callable[[Row], Row]:
     """How a row of the database is shown: names instead of numbers, and what was asked alone."""
     names = asked.query.aggregates
-    single = len(names) == 1
+    repeated = len(names) == 1
     series = {one.id: one for one in asked.series}
 
     def show(row: Row) -> Row:
         of = series[row[1]]
-        values = tuple(_aggregates(of, row, names))
-        return (row[0], of.device, of.metric, *values, *(values if single else ()))
+        values = [_aggregate(of.kind, row, name) for name in names]
+        if repeated:
+            values *= 2
+        return (row[0], of.device, of.metric, *values)
 
     return show
 
 
-def _aggregates(series: Series, row: Row, names: Iterable[str]) -> Iterator[Any]:
-    """An empty row has none of them; a text has no more than three."""
-    found = dict(zip(_NUMBERS, row[2:], strict=False))
-    for name in names:
-        if name == "avg" and found.get("sum") is not None:
-            yield found["sum"] / found["count"]
-            continue
-        value = found.get(name)
-        if series.kind == "boolean" and name in _OF_THE_KIND:
-            value = value_of("boolean", value, None)
-        elif type(value) is float and not isfinite(value):
-            raise beyond_double()
-        yield value
+def _aggregate(kind: str, row: Row, name: str) -> Any:
+    """One of a row's aggregates; an empty row has none, a text no more than three."""
+    if name == "avg":
+        total = row[_PLACES["sum"]] if len(row) > _EMPTY else None
+        return None if total is None else total / row[_PLACES["count"]]
+    place = _PLACES[name]
+    value = row[place] if place < len(row) else None
+    if kind == "boolean" and name in _OF_THE_KIND:
+        return value_of("boolean", value, None)
+    if type(value) is float and not isfinite(value):
+        raise beyond_double()
+    return value

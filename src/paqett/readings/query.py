@@ -1,11 +1,12 @@
 """What can be asked of an account's readings, and the pages of the answer."""
 
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
 from paqett.readings.buckets import Bucket
+from paqett.readings.packed import Packed
 
 AGGREGATES = ("avg", "min", "max", "sum", "count", "first", "last", "p50", "p95")
 TEXT_AGGREGATES = ("count", "first", "last")
@@ -17,7 +18,7 @@ class Query(msgspec.Struct, frozen=True):
 
     Without a bucket they come as they were sent; with one, a row for each bucket and series.
     `points` picks the bucket, in the zone `tz`: at most so many of it in the range. `pace` is how
-    long a page lasts, where one has been read.
+    long a page lasts, where one has been read. Pages may be `packed` where they hold numbers alone.
     """
 
     devices: list[str]
@@ -31,6 +32,7 @@ class Query(msgspec.Struct, frozen=True):
     aggregates: tuple[str, ...] = ()
     fill: Fill = "none"
     pace: timedelta | None = None
+    packed: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -52,10 +54,19 @@ class Page(msgspec.Struct, frozen=True):
     """Rows in the order of `Query.columns`; `last` is None where nothing follows.
 
     `from_` is the query's, clamped to what may be read; `bucket` is the query's, or what `points`
-    chose.
+    chose. A packed page has no rows but `packed`, and in `labels` device and metric by series' id.
     """
 
     rows: list[tuple[Any, ...]]
     last: Position | None
     from_: datetime
     bucket: Bucket | None = None
+    packed: Packed | None = None
+    labels: dict[int, tuple[str, str]] = {}
+
+    @property
+    def span(self) -> timedelta:
+        """From its first row to its last; there must be one."""
+        if self.packed is not None:
+            return cast("timedelta", (self.packed.times[-1] - self.packed.times[0]).item())
+        return abs(cast("timedelta", self.rows[-1][0] - self.rows[0][0]))

@@ -1,10 +1,11 @@
 """Readings as they were sent, ordered by time and then by series."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from paqett.readings.buckets import US, from_us, stretches, to_us
+from paqett.readings.packed import Packed, join, unpack
 from paqett.readings.query import Page, Position, Query
 from paqett.readings.source import Source
 
@@ -15,14 +16,15 @@ _GUESSED_INTERVAL = timedelta(seconds=10)
 
 async def read_raw(source: Source, query: Query, limit: int, after: Position | None) -> Page:
     """A page of at most `limit` readings behind `after`."""
-    name = "read_raw_desc" if query.descending else "read_raw_asc"
-    series = source.series.values()
-    values = {
-        "series": [one.id for one in series if one.has_numbers],
-        "texts": [one.id for one in series if one.has_texts],
-        "after_time": after.time if after else None,
-        "after_series": after.series_id if after else None,
-    }
+    if query.packed and not query.descending and _all_numbers(source):
+        page = await _read_packed(source, query, limit, after)
+        if page is not None:
+            return page
+    values = _values(source, after)
+    if values["texts"]:
+        name = "read_raw_desc" if query.descending else "read_raw_asc"
+    else:
+        name = "read_numbers_desc" if query.descending else "read_numbers_asc"
     found: list[tuple[Any, ...]] = []
     wanted = limit + 1
     for stretch in _stretches(source, query, limit, after):
@@ -32,9 +34,52 @@ async def read_raw(source: Source, query: Query, limit: int, after: Position | N
         wanted -= len(rows)
         if wanted <= 0:
             break
-    kept = list(_identities(found))[:limit]
+    kept = (list(_identities(found)) if values["texts"] else found)[:limit]
     last = Position(*kept[-1][:2]) if wanted <= 0 else None
     return Page(_shown(source, kept), last, max(query.from_, source.oldest))
+
+
+def _all_numbers(source: Source) -> bool:
+    return all(one.kind == "number" and not one.mixed for one in source.series.values())
+
+
+async def _read_packed(
+    source: Source, query: Query, limit: int, after: Position | None
+) -> Page | None:
+    """The same by the column; None while readings stand in two tiers."""
+    values = _values(source, after)
+    parts: list[Packed] = []
+    wanted = limit + 1
+    for stretch in _stretches(source, query, limit, after):
+        span = {"from": from_us(stretch.start), "to": from_us(stretch.stop), "limit": wanted}
+        found = await source.arrays("read_number_columns", {**values, **span})
+        if source.moving:
+            return None
+        if found is not None:
+            parts.append(unpack(found))
+            wanted -= len(parts[-1])
+        if wanted <= 0:
+            break
+    from_ = max(query.from_, source.oldest)
+    if not parts:
+        return Page([], None, from_)
+    packed = join(parts).first(limit)
+    last = None
+    if wanted <= 0:
+        time: datetime = packed.times[-1].item()
+        last = Position(time.replace(tzinfo=UTC), int(packed.series[-1]))
+    labels = {one.id: (one.device, one.metric) for one in source.series.values()}
+    return Page([], last, from_, packed=packed, labels=labels)
+
+
+def _values(source: Source, after: Position | None) -> dict[str, Any]:
+    series = source.series.values()
+    return {
+        "series": [one.id for one in series if one.has_numbers],
+        "texts": [one.id for one in series if one.has_texts],
+        "after_time": after.time if after else None,
+        "after_series": after.series_id if after else None,
+    }
 
 
 def _stretches(source: Source, query: Query, limit: int, after: Position | None) -> Iterator[range]:

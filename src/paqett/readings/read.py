@@ -4,6 +4,7 @@ While a move is open a reading stands in one of two tiers, and every query takes
 """
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 
@@ -13,8 +14,10 @@ from paqett.readings.aggregate import read_buckets
 from paqett.readings.buckets import choose
 from paqett.readings.query import Page, Position, Query
 from paqett.readings.raw import read_raw, value_of
-from paqett.readings.source import Series, open_source
+from paqett.readings.source import Series, Source, open_source
 
+# `latest` looks here first: of few chunks a plan is made quickly and begun again for each series
+_RECENTLY = timedelta(hours=6)
 AHEAD = timedelta(days=1)
 """Past the furthest a reading may lie ahead, whatever the clocks of our own machines."""
 
@@ -57,17 +60,29 @@ async def latest(
     Raises `NotFound` for a device that is not the account's.
     """
     source = await open_source(conn, account, device_ids, None, now)
-    series = source.series.values()
+    newest: dict[int, tuple[Any, ...]] = {}
+    for from_ in (now - _RECENTLY, datetime.min.replace(tzinfo=UTC)):
+        missing = [one for one in source.series.values() if one.id not in newest]
+        if missing:
+            newest |= await _newest(source, missing, from_, now)
+    return [_latest(one, *newest[one.id][1:]) for one in source.series.values() if one.id in newest]
+
+
+async def _newest(
+    source: Source, series: list[Series], from_: datetime, now: datetime
+) -> dict[int, tuple[Any, ...]]:
+    """The newest row of each series since `from_`, by the series' id."""
     values = {
         "series": [one.id for one in series if one.has_numbers],
         "texts": [one.id for one in series if one.has_texts],
-        "from": datetime.min.replace(tzinfo=UTC),
+        "from": from_,
         "to": now + AHEAD,
     }
+    if not values["texts"]:
+        return {row[0]: row for row in await source.rows("read_latest_numbers", values)}
     # of one time in both tables the number counts: the last to be put in
     rows = sorted(await source.rows("read_latest", values), key=lambda r: (r[1], r[2] is not None))
-    newest = {row[0]: row for row in rows}
-    return [_latest(one, *newest[one.id][1:]) for one in series if one.id in newest]
+    return {row[0]: row for row in rows}
 
 
 def _latest(series: Series, time: datetime, number: float | None, text: str | None) -> Latest:

@@ -1,16 +1,27 @@
 """Where an account's readings stand, and how they are read while they move from tier to tier."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from psycopg import errors
+from psycopg import AsyncCursor, errors
 from psycopg.rows import tuple_row
 
 from paqett.accounts import Account
 from paqett.db import Connection
 from paqett.errors import Invalid, NotFound
 from paqett.sqlfiles import query, tier_query
+
+# of one tier, and its like for readings that stand in two
+_WHILE_MOVING = {
+    "read_numbers_asc": "read_raw_asc",
+    "read_numbers_desc": "read_raw_desc",
+    "read_buckets": "read_buckets_moving",
+    "read_sorted_buckets": "read_sorted_buckets_moving",
+    "read_latest_numbers": "read_latest",
+}
 
 
 class State(msgspec.Struct, frozen=True):
@@ -48,7 +59,7 @@ class Series(msgspec.Struct, frozen=True):
 
 
 class Source:
-    """The series of some devices of an account, to be read in one transaction as of `now`."""
+    """The series of some devices of an account, to be read as of `now`."""
 
     def __init__(
         self, conn: Connection, account: Account, now: datetime, state: State, found: list[Series]
@@ -62,33 +73,72 @@ class Source:
         """Nothing older is read."""
         return self._state.oldest(self._now)
 
+    @property
+    def moving(self) -> bool:
+        """Whether readings stand in two tiers."""
+        return self._state.moving_from is not None
+
     async def rows(self, name: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         """What the query finds, from `values["from"]` or the oldest readable time on.
 
-        A move may begin or end between two statements. What was read while the state changed may
-        lack readings, so it is read again. Raises `Invalid` where a sum leaves a double's range.
+        A move may begin or end between two statements. The query finds nothing then, and is run
+        again. Raises `Invalid` where a sum leaves a double's range.
         """
         while True:
-            state = self._state
-            moment = {
-                **values,
-                "account": self._account.id,
-                "from": max(values["from"], self.oldest),
-                "moving": state.moving_from is not None,
-            }
-            rows = await self._fetch(name, moment)
-            self._state = await look(self._conn, self._account)
-            if state == self._state:
+            async with self._run(name, values) as cursor:
+                rows = await cursor.fetchall()
+            if rows or await self._unchanged():
                 return rows
 
-    async def _fetch(self, name: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
-        statement = tier_query(name, self._state.tier, self._state.moving_from)
+    async def arrays(self, name: str, values: dict[str, Any]) -> list[bytes] | None:
+        """The same, of a query whose one row is arrays, as PostgreSQL sends them in binary.
+
+        None where they would be empty, and while a move is open.
+        """
+        while not self.moving:
+            async with self._run(name, values) as cursor:
+                arrays = _values(cursor)
+            if arrays:
+                return arrays
+            if await self._unchanged():
+                break
+        return None
+
+    async def _unchanged(self) -> bool:
+        before, self._state = self._state, await look(self._conn, self._account)
+        return before == self._state
+
+    @asynccontextmanager
+    async def _run(
+        self, name: str, values: dict[str, Any]
+    ) -> AsyncIterator[AsyncCursor[tuple[Any, ...]]]:
+        state = self._state
+        moment = {
+            **values,
+            "account": self._account.id,
+            "from": max(values["from"], self.oldest),
+            "tier": state.tier,
+            "moving_from": state.moving_from,
+            "moving": self.moving,
+        }
+        if self.moving:
+            name = _WHILE_MOVING.get(name, name)
+        statement = tier_query(name, state.tier, state.moving_from)
         try:
             async with self._conn.cursor(binary=True, row_factory=tuple_row) as cursor:
-                await cursor.execute(statement, values)
-                return await cursor.fetchall()
+                await cursor.execute(statement, moment)
+                yield cursor
         except errors.NumericValueOutOfRange:
             raise beyond_double() from None
+
+
+def _values(cursor: AsyncCursor[Any]) -> list[bytes]:
+    """What the one row holds that is not null, as it came."""
+    result = cursor.pgresult
+    if result is None:
+        return []
+    found = (result.get_value(0, column) for column in range(result.nfields))
+    return [value for value in found if value is not None]
 
 
 def beyond_double() -> Invalid:
@@ -119,14 +169,12 @@ async def open_source(
     }
     async with conn.cursor(binary=True, row_factory=tuple_row) as cursor:
         await cursor.execute(query("read_series"), values)
-        rows = await cursor.fetchall()
-    missing = set(devices).difference(row[0] for row in rows)
+        row = await cursor.fetchone()
+    if row is None:
+        raise NotFound("There is no such account.")
+    known, *columns = row[4:]
+    missing = set(devices).difference(known or ())
     if missing:
         raise NotFound(f"There is no device {min(missing)[:16]}.")
-    found = [
-        Series(key, device, metric, kind, unit, mixed)
-        for device, key, metric, kind, unit, mixed, *_ in rows
-        if key is not None
-    ]
-    state = State(*rows[0][6:]) if rows else await look(conn, account)
-    return Source(conn, account, now, state, found)
+    found = map(Series, *(column or () for column in columns))
+    return Source(conn, account, now, State(*row[:4]), list(found))

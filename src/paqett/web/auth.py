@@ -171,10 +171,10 @@ async def _authenticate(
     address = client_address(connection)
     if kind == "basic" and handler.opt.get("device"):
         device_id, secret = _basic(sent)
-        async with db.transaction(services.pool) as conn:
+        async with db.statements(services.pool) as conn:
             return await keys.authenticate_device(conn, device_id, secret, now, address)
     if kind == "bearer" and sent:
-        async with db.transaction(services.pool) as conn:
+        async with db.statements(services.pool) as conn:
             return await keys.authenticate(conn, sent, now, address)
     token = session_token(connection)
     if kind or token is None:

@@ -26,7 +26,7 @@ from paqett.web.devices import allowed
 from paqett.web.gone import while_there
 
 _logger = log.get("web")
-_STREAMED_ROWS = 10_000
+_STREAMED_ROWS = 20_000
 _SLACK = 1.2  # the next page may last a little longer
 HEADERS = {
     "Next-Cursor": "The next page's cursor, where a page of CSV or NDJSON is not the last.",
@@ -84,8 +84,7 @@ class _Reader(msgspec.Struct, frozen=True):
     now: datetime
 
     async def page(self, query: Query, limit: int, after: Position | None) -> Page:
-        timeout_s = self.services.settings.database.statement_timeout_s
-        async with db.transaction(self.services.pool, timeout_s=timeout_s) as conn:
+        async with db.statements(self.services.readers) as conn:
             return await read.read_page(conn, self.principal.account, query, self.now, limit, after)
 
 
@@ -104,9 +103,12 @@ async def answer(request: _Request, asked: Asked) -> Response[Any]:
     wanted = settle(asked, reader.now)
     streamed = media_type != tables.JSON and asked.limit is None
     limit = _STREAMED_ROWS if streamed else asked.limit or DEFAULT_LIMIT
-    page: Page = await while_there(request, reader.page(wanted.query, limit, wanted.after))
+    query = wanted.query
+    if streamed and media_type == tables.CSV:
+        query = msgspec.structs.replace(query, packed=True)
+    page: Page = await while_there(request, reader.page(query, limit, wanted.after))
     if streamed:
-        return _stream(reader, wanted.query, page, media_type)
+        return _stream(reader, query, page, media_type)
     return _whole(wanted, page, media_type)
 
 
@@ -146,18 +148,23 @@ async def _chunks(
     settled = msgspec.structs.replace(query, bucket=page.bucket, points=None)
     yield tables.heading(media_type, query.columns)
     while page.last is not None:
-        pace = abs(page.rows[-1][0] - page.rows[0][0])
-        settled = msgspec.structs.replace(settled, pace=pace * _SLACK)
+        settled = msgspec.structs.replace(settled, pace=page.span * _SLACK)
         work = reader.page(settled, _STREAMED_ROWS, page.last)
         # a task of its own: it is cancelled once, and has time to cancel its query
         following = asyncio.create_task(work)
         try:
             await asyncio.sleep(0)
-            yield tables.lines(media_type, query.columns, page.rows)
+            yield _lines(media_type, query, page)
             page = await asyncio.shield(following)
         except Exception as error:
             _logger.warning("stream broken", error=str(error))
             raise
         finally:
             following.cancel()
-    yield tables.lines(media_type, query.columns, page.rows)
+    yield _lines(media_type, query, page)
+
+
+def _lines(media_type: str, query: Query, page: Page) -> bytes:
+    if page.packed is not None:
+        return tables.packed_lines(page.packed, page.labels)
+    return tables.lines(media_type, query.columns, page.rows)

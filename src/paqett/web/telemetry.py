@@ -158,10 +158,9 @@ async def _latest(
 ) -> Response[Any]:
     services: Services = request.app.state.services
     principal = principal_of(request)
-    timeout_s = services.settings.database.statement_timeout_s
 
     async def look() -> list[Latest]:
-        async with db.transaction(services.pool, timeout_s=timeout_s) as conn:
+        async with db.statements(services.readers) as conn:
             account = principal.account
             chosen = device_ids
             if chosen is None:
