@@ -23,7 +23,7 @@ _SHAPES = {
     "a CSRF token or a hash": re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])"),
     "a password hash": re.compile(r"\$argon2id?\$|\$2[aby]\$\d\d\$|SCRAM-SHA-256\$|\$7\$1\$"),
     "credentials": re.compile(
-        r"Authorization|Bearer \S|Basic [\w+/=]{8}|[Cc]ookie: \S", re.IGNORECASE
+        r"Authorization['\"]?\s*[:=]|Bearer \S|Basic [\w+/=]{8}|[Cc]ookie: \S", re.IGNORECASE
     ),
     "a password in an address": re.compile(r"://[^\s:/@]+:[^\s/@]+@"),
     "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.(?:org|com|net|example)\b"),
