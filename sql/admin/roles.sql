@@ -55,7 +55,6 @@ BEGIN
     EXECUTE format('GRANT SELECT, DELETE ON stripe_event TO %I', worker);
     EXECUTE format('GRANT SELECT, INSERT, DELETE ON usage_warning TO %I', worker);
 
-    -- the doors: strangers' attempts
     -- the doors: strangers' attempts, requests a minute, API usage
     EXECUTE format('GRANT SELECT, INSERT, UPDATE ON request_window, api_usage_day TO %I', api);
     EXECUTE format('GRANT SELECT, DELETE ON request_window, api_usage_day TO %I', worker);
