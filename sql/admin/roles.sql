@@ -89,6 +89,11 @@ BEGIN
     EXECUTE format('GRANT SELECT ON stream, live_channel TO %s', everyone);
     EXECUTE format('GRANT DELETE ON stream TO %I', worker);
 
+    -- exports: asked for in the API, written and ended by the worker, which reads all but secrets
+    EXECUTE format('GRANT SELECT, INSERT ON export TO %I', api);
+    EXECUTE format('GRANT SELECT, UPDATE, DELETE ON export TO %I', worker);
+    EXECUTE format('GRANT SELECT (id, account_id, name, hint, scopes, device_ids, created_at, expires_at, last_used_at, last_used_ip) ON api_key TO %I', worker);
+
     EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text) TO %I', worker);
 
     -- our functions are for our roles; one that is closed to PUBLIC already is granted by name

@@ -168,6 +168,13 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retention_every_s: int
 
 
+class Exports(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[exports]`"""
+
+    dir: str
+    min_free_bytes: int
+
+
 class Grafana(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[grafana]`"""
 
@@ -212,6 +219,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     broker: Broker
     ingest: Ingest
     worker: Worker
+    exports: Exports
     grafana: Grafana
     agent: Agent
     client: Client
@@ -220,6 +228,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def data_dir(self) -> Path:
         """The folder that holds what a process keeps on disk."""
         return Path(self.paqett.data_dir)
+
+    @property
+    def export_dir(self) -> Path:
+        """The folder of Export All My Data, the same for api and worker."""
+        return Path(self.exports.dir) if self.exports.dir else self.data_dir / "exports"
 
     @property
     def default_plan(self) -> str:

@@ -19,6 +19,7 @@ from paqett.web.api_keys import ApiKeyController
 from paqett.web.billing import BillingController, get_plan, stripe_webhook
 from paqett.web.channels import ChannelController
 from paqett.web.devices import DeviceController
+from paqett.web.exports import ExportController
 from paqett.web.grafana import GrafanaController
 from paqett.web.health import healthz, metrics, readyz
 from paqett.web.listener import check_listener, check_ops_listener, listen
@@ -60,6 +61,7 @@ def create_app(services: Services) -> Litestar:
             OAuthController,
             AccountController,
             SessionController,
+            ExportController,
             ApiKeyController,
             BillingController,
             get_plan,
