@@ -179,43 +179,56 @@ class Look(msgspec.Struct, frozen=True):
 LOOKS = (Look(), Look(phone=True, dark=True), Look(script=False))
 
 
+class Tab:
+    """One window of the browser, used again for every page that is looked at in one way."""
+
+    def __init__(self, browser: Browser, site: Site, look: Look) -> None:
+        self.context = browser.new_context(
+            viewport=PHONE if look.phone else DESK, base_url=site.url,
+            color_scheme="dark" if look.dark else "light", java_script_enabled=look.script,
+            is_mobile=look.phone, has_touch=look.phone,
+        )  # fmt: skip
+        self.context.set_default_timeout(10_000)
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page = self.context.new_page()
+        self.page.on("console", lambda message: self.said.extend(_complaint(message)))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+
+
 class Eyes:
     """A browser that looks at pages of a site, and notes whatever a page must not do."""
 
     def __init__(self, browser: Browser, site: Site, shots: Path | None) -> None:
         self.browser, self.site, self.shots = browser, site, shots
+        self._tabs: dict[Look, Tab] = {}
+
+    def close(self) -> None:
+        for tab in self._tabs.values():
+            tab.context.close()
 
     @contextmanager
     def open(
         self, path: str, member: Member | None = None, look: Look = LOOKS[0]
     ) -> Iterator[Page]:
         """The page as somebody sees it; at the end it must have behaved."""
-        context = self.browser.new_context(
-            viewport=PHONE if look.phone else DESK, base_url=self.site.url,
-            color_scheme="dark" if look.dark else "light", java_script_enabled=look.script,
-            is_mobile=look.phone, has_touch=look.phone,
-        )  # fmt: skip
-        context.set_default_timeout(10_000)
+        if look not in self._tabs:
+            self._tabs[look] = Tab(self.browser, self.site, look)
+        tab = self._tabs[look]
+        tab.context.clear_cookies()
+        tab.said.clear()
+        tab.asked.clear()
         if member:
             cookie = {"name": "paqett_session", "value": member.token, "url": self.site.url}
-            context.add_cookies([{**cookie, "httpOnly": True, "sameSite": "Lax"}])
-        said: list[str] = []
-        asked: list[str] = []
-        page = context.new_page()
-        page.on("console", lambda message: said.extend(_complaint(message)))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        try:
-            page.goto(path)
-            yield page
-            assert not said, f"{path} said {said}"
-            foreign = {
-                url for url in asked if urlsplit(url).netloc != urlsplit(self.site.url).netloc
-            }
-            assert not foreign, f"{path} asked {foreign}"
-            _check_storage(context, page, script=look.script)
-        finally:
-            context.close()
+            tab.context.add_cookies([{**cookie, "httpOnly": True, "sameSite": "Lax"}])
+        tab.page.goto(path)
+        yield tab.page
+        assert not tab.said, f"{path} said {tab.said}"
+        ours = urlsplit(self.site.url).netloc
+        foreign = {url for url in tab.asked if urlsplit(url).netloc != ours}
+        assert not foreign, f"{path} asked {foreign}"
+        _check_storage(tab.context, tab.page, script=look.script)
 
     def check(self, path: str, member: Member | None = None, *, name: str = "") -> None:
         """The page in every look: it fits, nothing is kept in the browser, axe finds nothing."""

@@ -54,10 +54,12 @@ def browser(site: Site) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def eyes(browser: Browser, site: Site) -> Eyes:
+def eyes(browser: Browser, site: Site) -> Iterator[Eyes]:
     """Pictures go to the folder PAQETT_TEST_SHOTS names."""
     named = os.environ.get("PAQETT_TEST_SHOTS")
     shots = Path(named) if named else None
     if shots is not None:
         shots.mkdir(parents=True, exist_ok=True)
-    return Eyes(browser, site, shots)
+    looking = Eyes(browser, site, shots)
+    yield looking
+    looking.close()

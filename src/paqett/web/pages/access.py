@@ -85,6 +85,17 @@ def renewed(request: _Request) -> str | None:
     return found
 
 
+def needs_proof(request: _Request) -> bool:
+    """Whether a step that is sensitive asks for the password, or a mailed code, first."""
+    if person_of(request) is None:
+        return False
+    try:
+        auth.require_recent(auth.session_of(request), request.app.state.services)
+    except auth.ReauthenticationRequired:
+        return True
+    return False
+
+
 async def _own_site(connection: auth.Connection, _: BaseRouteHandler) -> None:
     """Raises `ForeignForm`. What says neither is no browser, and has no cookies to be abused."""
     if connection.scope["method"] in _SAFE:  # type: ignore[typeddict-item]

@@ -64,7 +64,7 @@ async def sent(request: Request[Any, Any, Any]) -> Form:
     return Form(await fields.fields(request))
 
 
-def convert(given: Mapping[str, Any], kind: type[T]) -> T:
+def convert(given: Mapping[Any, Any], kind: type[T]) -> T:
     """`given` as the API's own struct. Raises `Invalid` with words for people, and the field."""
     try:
         return msgspec.convert(dict(given), kind)

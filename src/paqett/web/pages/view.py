@@ -47,6 +47,7 @@ class View(msgspec.Struct, frozen=True):
     providers: list[str]
     billing: bool
     registration: bool
+    needs_proof: bool
     version: str = __version__
 
 
@@ -129,6 +130,7 @@ def _view(request: _Request) -> View:
         providers=sorted(oauth.providers(settings)),
         billing=services.stripe is not None,
         registration=settings.auth.open_registration,
+        needs_proof=access.needs_proof(request),
     )
 
 
