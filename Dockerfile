@@ -4,7 +4,8 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --home-dir /var/lib/paqett paqett
 WORKDIR /opt/paqett
-COPY pyproject.toml constraints.txt README.md ./
+COPY pyproject.toml constraints.txt README.md hatch_build.py ./
+COPY assets assets
 COPY src src
 COPY sql sql
 COPY config config

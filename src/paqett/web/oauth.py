@@ -48,7 +48,7 @@ class OAuthController(Controller):
         services: Services = request.app.state.services
         chosen = _provider(request, provider)
         attempt = Attempt(
-            chosen.name, secrets.token_urlsafe(48), _local(return_to), age_confirmed, None
+            chosen.name, secrets.token_urlsafe(48), local_path(return_to), age_confirmed, None
         )
         async with db.transaction(services.pool) as conn:
             network = client_network(request)
@@ -140,7 +140,7 @@ def _callback_address(request: _Request, provider: Provider) -> str:
     return f"{base}/api/v1/auth/{provider.name}/callback"
 
 
-def _local(path: str) -> str:
+def local_path(path: str) -> str:
     """A path on this site, or its front page: never a way to somewhere else (open redirect)."""
     local = path.startswith("/") and path.isprintable() and path.isascii()
     return path if local and "\\" not in path and not path.startswith("//") else "/"

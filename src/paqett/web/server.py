@@ -12,6 +12,7 @@ from paqett.errors import Problem
 from paqett.flush.door import Door
 from paqett.flush.writer import Writer
 from paqett.readings.directory import Directory
+from paqett.web import assets as shipped
 from paqett.web import edge, openapi, problems
 from paqett.web.account import AccountController, SessionController
 from paqett.web.alerts import AlertController, AlertRuleController
@@ -28,6 +29,7 @@ from paqett.web.meter import Meter
 from paqett.web.metrics import MetricController
 from paqett.web.notices import NoticeController, PreferenceController
 from paqett.web.oauth import OAuthController
+from paqett.web.pages import routes, view
 from paqett.web.rate import Rates
 from paqett.web.sign_in import SignInController
 from paqett.web.snippets import SnippetController
@@ -77,7 +79,10 @@ def create_app(services: Services) -> Litestar:
             healthz,
             readyz,
             metrics,
+            shipped.static,
+            *routes.PAGES,
         ],
+        template_config=view.template_config(),
         openapi_config=openapi.config(services.settings),
         exception_handlers=_HANDLERS,
         request_max_body_size=1_048_576,
