@@ -40,7 +40,7 @@ _LINKS = {
     "age_confirmation_required": {
         "I am 13 or older: make my account": "/api/v1/auth/github/start?age_confirmed=true"
     },
-    "conflict": {},
+    "unauthorized": {"Sign in": "/sign-in"},
     "not_found": {"Start": "/"},
 }
 _TITLES = {404: "There is nothing here", 503: "Not available just now", 500: "Something broke"}
