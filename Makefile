@@ -25,7 +25,7 @@ browser: # what the tests of the pages need besides
 	@bash src/paqett/local/setup.sh --tests
 
 test: browser ## every proof in its bounded form
-	$(PY) -m pytest -m "not prove" -n 2 --dist loadfile
+	$(PY) -m pytest -m "not prove" -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 prove: browser ## the long form of every proof, into benchmarks/results/
 	$(PY) -m pytest -m prove --stepwise --junitxml=benchmarks/results/prove.xml
