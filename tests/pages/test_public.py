@@ -11,8 +11,8 @@ from site_of_tests import Eyes, Member, Site
 
 PAGES = (
     "/", "/sign-up", "/sign-up/sent", "/sign-in", "/verify-email?token=abc", "/reset-password",
-    "/reset-password?token=abc", "/reset-password/sent", "/privacy", "/privacy/versions/1", "/docs",
-    "/docs/errors", "/unsubscribe",
+    "/reset-password?token=abc", "/reset-password/sent", "/privacy", "/privacy/versions/1",
+    "/privacy/data", "/docs", "/docs/errors",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from litestar.datastructures import State
 from litestar.params import FromPath
 from litestar.response import Template
 
-from paqett import db, oauth
+from paqett import db, oauth, register
 from paqett.app import Services
 from paqett.billing import overview
 from paqett.errors import ConfigurationError, NotFound
@@ -116,8 +116,19 @@ async def _show(request: _Request, version: str) -> Template:
     return view.render(
         request, f"privacy/{version}.html", kept=kept, auth=settings.auth, own=settings.privacy,
         processors=processors(settings), cookies=cookies(settings), tls=settings.behind_tls,
-        grace_days=14, **shared,
+        days={name: length.days for name, length in register.load().periods.items()}, **shared,
     )  # fmt: skip
 
 
-HANDLERS = (privacy, old_privacy)
+@get("/privacy/data", **access.public())
+async def data(request: _Request) -> Template:
+    """The register of personal data: all that is kept, why, how long, and how it ends."""
+    kept = register.load()
+    return view.render(
+        request, "privacy_data.html",
+        tables=[(table, register.kept_words(kept, table)) for table in kept.tables.values()],
+        stores=[(store, register.kept_words(kept, store)) for store in kept.stores.values()],
+    )  # fmt: skip
+
+
+HANDLERS = (privacy, old_privacy, data)
