@@ -24,6 +24,7 @@ PEOPLE = ("ingest", "queries", "accounts", "alerts", "grafana", "billing", "erro
 OPERATORS = ("exposing", "mail", "admin-sql", "asvs")
 """And those who run one."""
 _PAGE = re.compile(r"^([a-z-]+)\.md(#.*)?$")
+_STATUS = re.compile(r"^([1-5]\d\d)\.", re.MULTILINE)
 _NOT_IN_IDS = re.compile(r"[^a-z0-9_ -]")
 
 
@@ -44,7 +45,8 @@ def docs() -> dict[str, Doc]:
 
 def _read(path: Path) -> Doc:
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = reader.parse(path.read_text())
+    # a status that begins a line is not the number of an item
+    tokens = reader.parse(_STATUS.sub(r"\1\\.", path.read_text()))
     title = next((_plain(tokens[n + 1]) for n, t in enumerate(tokens) if t.tag == "h1"), path.stem)
     about = next((_plain(t) for n, t in enumerate(tokens[3:]) if t.type == "inline"), "")
     for number, token in enumerate(tokens):
