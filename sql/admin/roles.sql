@@ -89,6 +89,11 @@ BEGIN
     EXECUTE format('GRANT SELECT ON stream, live_channel TO %s', everyone);
     EXECUTE format('GRANT DELETE ON stream TO %I', worker);
 
+    -- deletions: asked for and undone in the API, carried out by the worker
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON erasure TO %I, %I', api, worker);
+    EXECUTE format('GRANT UPDATE (changed_at) ON alert_rule TO %I', worker);
+    EXECUTE format('GRANT DELETE ON api_key, job_error TO %I', worker);
+
     EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text) TO %I', worker);
 
     -- our functions are for our roles; one that is closed to PUBLIC already is granted by name

@@ -195,6 +195,12 @@ class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
 
 
+class Backup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[backup]`"""
+
+    folder: str
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set, one member for each section of `config/paqett.toml`."""
 
@@ -215,11 +221,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grafana: Grafana
     agent: Agent
     client: Client
+    backup: Backup
 
     @property
     def data_dir(self) -> Path:
         """The folder that holds what a process keeps on disk."""
         return Path(self.paqett.data_dir)
+
+    @property
+    def backup_dir(self) -> Path:
+        """Where backups lie, and beside them what has been erased since."""
+        return Path(self.backup.folder) if self.backup.folder else self.data_dir / "backup"
 
     @property
     def default_plan(self) -> str:

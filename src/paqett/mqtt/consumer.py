@@ -76,7 +76,7 @@ class Consumer:
         on_message: Callable[[Message], None],
     ) -> None:
         self._settings = settings
-        self._tls = _tls(settings)
+        self._tls = tls_of(settings)
         self._client_id = client_id
         self._topics = list(topics)
         self._on_message = on_message
@@ -384,7 +384,7 @@ class _Client(gmqtt.Client):  # type: ignore[misc] # gmqtt has no types
         return MQTTConnection(transport, protocol, clean_session, keepalive, handler)
 
 
-def _tls(settings: Mqtt) -> ssl.SSLContext | None:
+def tls_of(settings: Mqtt) -> ssl.SSLContext | None:
     """The context. Raises `ConfigurationError` for a certificate authority that cannot be read."""
     if not settings.tls:
         return None

@@ -18,6 +18,7 @@ from paqett.web.alerts import AlertController, AlertRuleController
 from paqett.web.api_keys import ApiKeyController
 from paqett.web.billing import BillingController, get_plan, stripe_webhook
 from paqett.web.channels import ChannelController
+from paqett.web.deletion import DeletionController
 from paqett.web.devices import DeviceController
 from paqett.web.grafana import GrafanaController
 from paqett.web.health import healthz, metrics, readyz
@@ -59,6 +60,7 @@ def create_app(services: Services) -> Litestar:
             SignInController,
             OAuthController,
             AccountController,
+            DeletionController,
             SessionController,
             ApiKeyController,
             BillingController,
