@@ -56,8 +56,10 @@ class Leaving(Shop):
     async def erase(self, account_id: int) -> str:
         """Everything, now, without the queue; the erasure's number."""
         await self.close(account_id, at_once=True)
-        found = str(self.rows("SELECT id FROM erasure WHERE account_id = %s", account_id)[0][0])
+        whole = "SELECT id FROM erasure WHERE account_id = %s AND device_id IS NULL"
+        found = str(self.rows(whole, account_id)[0][0])
         await erasure.erase(self.services, found)
+        await erasure._mail_receipt(self.services, found)
         return found
 
     async def send(self, device: str, *items: Any, directory: Directory | None = None) -> Outcome:
