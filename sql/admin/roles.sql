@@ -16,7 +16,7 @@ BEGIN
     EXECUTE format('GRANT SELECT ON tier, series, schema_migration TO %s', everyone);
     EXECUTE format('GRANT SELECT ON account, device TO %I, %I', api, worker);
     -- what a flush needs: no address, no verifier
-    EXECUTE format('GRANT SELECT (id, plan, tier, moving_from) ON account TO %I', ingest);
+    EXECUTE format('GRANT SELECT (id, plan, tier, moving_from, closing_at) ON account TO %I', ingest);
     EXECUTE format('GRANT SELECT (id, account_id, clock, mac_address, firmware_version, attributes) ON device TO %I', ingest);
     EXECUTE format('GRANT SELECT ON directory_change TO %I, %I', ingest, api);
     EXECUTE format('GRANT INSERT ON directory_change TO %I, %I', api, worker);
