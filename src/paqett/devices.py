@@ -183,6 +183,12 @@ async def create(
         raise
 
 
+async def count(conn: Connection, account: Account) -> int:
+    """How many devices the account has."""
+    row = await (await conn.execute(query("count_devices"), {"account": account.id})).fetchone()
+    return int(row["devices"]) if row else 0
+
+
 async def create_many(
     conn: Connection, account: Account, plan: Plan, wanted: list[DeviceIn]
 ) -> list[NewDevice]:
@@ -192,8 +198,7 @@ async def create_many(
     """
     _check(wanted)
     await conn.execute(query("lock_device_count"), {"account": account.id})
-    row = await (await conn.execute(query("count_devices"), {"account": account.id})).fetchone()
-    present = row["devices"] if row else 0
+    present = await count(conn, account)
     if plan.devices is not None and present + len(wanted) > plan.devices:
         raise LimitReached(
             f"The plan {plan.name} allows {plan.devices} devices; the account has {present}.",

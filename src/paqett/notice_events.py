@@ -201,6 +201,19 @@ EVENTS: dict[str, Event] = {
         " metric in every 5 minutes is still kept; at 150 % nothing more is.",
         {"A new day begins": "resets_at"},
     ),
+    "export_ready": Event(
+        "export",
+        "Your export is ready",
+        "The archive of all your data can be downloaded under Settings, Export All My Data. Sign in"
+        " and prove once more that it is you. It is removed at the time below.",
+        {"Rows": "rows", "Bytes": "bytes", "Removed": "expires_at"},
+    ),
+    "export_failed": Event(
+        "export",
+        "Your export could not be made",
+        "Something went wrong while the archive of your data was made. Ask for it again; if it"
+        " fails once more, answer to whoever runs this installation.",
+    ),
 }  # fmt: skip
 
 

@@ -86,6 +86,15 @@ class Mail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     most_a_day: int
 
 
+class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[privacy]`"""
+
+    controller: str
+    contact: str
+    hosting_region: str
+    processors: str
+
+
 class Webhooks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[webhooks]`"""
 
@@ -168,6 +177,13 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retention_every_s: int
 
 
+class Exports(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[exports]`"""
+
+    dir: str
+    min_free_bytes: int
+
+
 class Grafana(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[grafana]`"""
 
@@ -210,6 +226,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: Http
     auth: Auth
     mail: Mail
+    privacy: Privacy
     webhooks: Webhooks
     github: Github
     stripe: Stripe
@@ -218,6 +235,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     broker: Broker
     ingest: Ingest
     worker: Worker
+    exports: Exports
     grafana: Grafana
     agent: Agent
     client: Client
@@ -232,6 +250,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def backup_dir(self) -> Path:
         """Where backups lie, and beside them what has been erased since."""
         return Path(self.backup.folder) if self.backup.folder else self.data_dir / "backup"
+
+    @property
+    def export_dir(self) -> Path:
+        """The folder of Export All My Data, the same for api and worker."""
+        return Path(self.exports.dir) if self.exports.dir else self.data_dir / "exports"
 
     @property
     def default_plan(self) -> str:
@@ -272,6 +295,11 @@ def _shipped(folder: str) -> Path:
 def config_dir() -> Path:
     """The shipped `config/`."""
     return _shipped("config")
+
+
+def docs_dir() -> Path:
+    """The shipped `docs/`."""
+    return _shipped("docs")
 
 
 def sql_dir() -> Path:

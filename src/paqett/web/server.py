@@ -12,6 +12,7 @@ from paqett.errors import Problem
 from paqett.flush.door import Door
 from paqett.flush.writer import Writer
 from paqett.readings.directory import Directory
+from paqett.web import assets as shipped
 from paqett.web import edge, openapi, problems
 from paqett.web.account import AccountController, SessionController
 from paqett.web.alerts import AlertController, AlertRuleController
@@ -20,6 +21,7 @@ from paqett.web.billing import BillingController, get_plan, stripe_webhook
 from paqett.web.channels import ChannelController
 from paqett.web.deletion import DeletionController
 from paqett.web.devices import DeviceController
+from paqett.web.exports import ExportController
 from paqett.web.grafana import GrafanaController
 from paqett.web.health import healthz, metrics, readyz
 from paqett.web.listener import check_listener, check_ops_listener, listen
@@ -28,6 +30,7 @@ from paqett.web.meter import Meter
 from paqett.web.metrics import MetricController
 from paqett.web.notices import NoticeController, PreferenceController
 from paqett.web.oauth import OAuthController
+from paqett.web.pages import routes, view
 from paqett.web.rate import Rates
 from paqett.web.sign_in import SignInController
 from paqett.web.snippets import SnippetController
@@ -62,6 +65,7 @@ def create_app(services: Services) -> Litestar:
             AccountController,
             DeletionController,
             SessionController,
+            ExportController,
             ApiKeyController,
             BillingController,
             get_plan,
@@ -77,7 +81,10 @@ def create_app(services: Services) -> Litestar:
             healthz,
             readyz,
             metrics,
+            shipped.static,
+            *routes.PAGES,
         ],
+        template_config=view.template_config(),
         openapi_config=openapi.config(services.settings),
         exception_handlers=_HANDLERS,
         request_max_body_size=1_048_576,

@@ -15,7 +15,7 @@ from paqett.db import transaction
 from paqett.errors import PaqettError
 from paqett.settings import Settings
 from paqett.sqlfiles import query
-from paqett.worker import alerts, billing, erasure, mail, queue, upkeep, webhooks
+from paqett.worker import alerts, billing, erasure, exports, mail, queue, upkeep, webhooks
 
 _logger = log.get("worker")
 _oldest = Gauge("paqett_tier_oldest_reading_age_seconds", "Age of the oldest reading.", ["tier"])
@@ -38,6 +38,8 @@ _Round = Callable[[Services], Awaitable[None]]
 _WATCH_EVERY_S = 2.0
 _WEBHOOKS_AT_A_TIME = 16
 _LOOK_FOR_JOBS_EVERY_S = 1.0
+_EXPORT_STOPS_S = 1.0
+_EXPORTS_EVERY_S = 30.0
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -52,10 +54,16 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     app = jobs.app(settings.database)
     async with services(settings, "worker") as open_services, app.open_async():
         register(app, open_services)
-        both = (("default", settings.worker.concurrency), (jobs.WEBHOOKS, _WEBHOOKS_AT_A_TIME))
+        queues = (
+            ("default", settings.worker.concurrency, None),
+            (jobs.WEBHOOKS, _WEBHOOKS_AT_A_TIME, None),
+            (jobs.EXPORTS, 1, _EXPORT_STOPS_S),
+        )
         working = [
-            asyncio.create_task(work(app, open_services, queues=[name], concurrency=number))
-            for name, number in both
+            asyncio.create_task(
+                work(app, open_services, queues=[name], concurrency=number, stops_s=stops_s)
+            )
+            for name, number, stops_s in queues
         ]
         rounds = [
             asyncio.create_task(_every(seconds, task, open_services))
@@ -71,13 +79,16 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
 async def work(
     app: App, open_services: Services, *, wait: bool = True, queues: list[str] | None = None,
-    concurrency: int = 4,
+    concurrency: int = 4, stops_s: float | None = None,
 ) -> None:  # fmt: skip
     """Work jobs until cancelled, or until there is none where `wait` is false.
 
-    `concurrency` of them at a time, of some queues or of all.
+    `concurrency` of them at a time, of some queues or of all. Jobs in hand are finished, or, where
+    `stops_s` is given, broken off after so many seconds and begun anew by the next worker.
     """
     named: dict[str, Any] = {} if queues is None else {"queues": queues}
+    if stops_s is not None:
+        named["shutdown_graceful_timeout"] = stops_s
     await app.run_worker_async(
         **named,
         concurrency=concurrency,
@@ -108,6 +119,7 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
         (_QUEUE_EVERY_S, take_up_jobs),
         (_QUEUE_EVERY_S, queue.count),
         (_QUEUE_EVERY_S, mail.report_failures),
+        (_EXPORTS_EVERY_S, exports.look_after),
         (_BILLING_EVERY_S, billing.reconcile),
         (_WARN_EVERY_S, billing.warn_of_quotas),
         (_FORGET_EVERY_S, billing.forget_events),
@@ -131,6 +143,7 @@ def register(app: App, open_services: Services) -> None:
     billing.register(app, open_services)
     webhooks.register(app, open_services)
     erasure.register(app, open_services)
+    exports.register(app, open_services)
 
 
 async def _every(seconds: float, task: _Round, open_services: Services) -> None:
