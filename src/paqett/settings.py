@@ -247,14 +247,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Path(self.paqett.data_dir)
 
     @property
-    def backup_dir(self) -> Path:
-        """Where backups lie, and beside them what has been erased since."""
-        return Path(self.backup.folder) if self.backup.folder else self.data_dir / "backup"
-
-    @property
     def export_dir(self) -> Path:
         """The folder of Export All My Data, the same for api and worker."""
         return Path(self.exports.dir) if self.exports.dir else self.data_dir / "exports"
+
+    @property
+    def backup_dir(self) -> Path:
+        """Where backups lie, and beside them what has been erased since."""
+        return Path(self.backup.folder) if self.backup.folder else self.data_dir / "backup"
 
     @property
     def default_plan(self) -> str:

@@ -142,8 +142,8 @@ def register(app: App, open_services: Services) -> None:
     mail.register(app, open_services)
     billing.register(app, open_services)
     webhooks.register(app, open_services)
-    erasure.register(app, open_services)
     exports.register(app, open_services)
+    erasure.register(app, open_services)
 
 
 async def _every(seconds: float, task: _Round, open_services: Services) -> None:
