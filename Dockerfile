@@ -9,6 +9,7 @@ COPY assets assets
 COPY src src
 COPY sql sql
 COPY config config
+COPY docs docs
 RUN python3 -m venv /opt/venv \
  && /opt/venv/bin/pip install --no-cache-dir --require-hashes -r constraints.txt \
  && /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .

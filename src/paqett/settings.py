@@ -86,6 +86,15 @@ class Mail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     most_a_day: int
 
 
+class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[privacy]`"""
+
+    controller: str
+    contact: str
+    hosting_region: str
+    processors: str
+
+
 class Webhooks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[webhooks]`"""
 
@@ -211,6 +220,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: Http
     auth: Auth
     mail: Mail
+    privacy: Privacy
     webhooks: Webhooks
     github: Github
     stripe: Stripe
@@ -273,6 +283,11 @@ def _shipped(folder: str) -> Path:
 def config_dir() -> Path:
     """The shipped `config/`."""
     return _shipped("config")
+
+
+def docs_dir() -> Path:
+    """The shipped `docs/`."""
+    return _shipped("docs")
 
 
 def sql_dir() -> Path:

@@ -1,12 +1,16 @@
 """One API, one database and one browser for each module of tests about pages."""
 
 import os
+import secrets
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+from psycopg import sql
 
 from site_of_tests import CHROMIUM, Eyes, Member, Site
 from support import at, create, drop
@@ -22,8 +26,20 @@ def site_url(server_url: str, template: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def site(site_url: str) -> Iterator[Site]:
-    with Site(site_url).running() as running:
+def api_url(site_url: str, template: str) -> str:
+    """The same as the role that the API has, so that pages can do no more than it may."""
+    role, password = f"{template}_api", secrets.token_hex(12)
+    with psycopg.connect(site_url, autocommit=True) as conn:
+        made = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}")
+        conn.execute(made.format(sql.Identifier(role), sql.Literal(password)))
+    where = urlsplit(site_url)
+    host = where.netloc.rpartition("@")[2]
+    return urlunsplit(where._replace(netloc=f"{role}:{password}@{host}"))
+
+
+@pytest.fixture(scope="module")
+def site(site_url: str, api_url: str) -> Iterator[Site]:
+    with Site(site_url, api_url).running() as running:
         yield running
 
 

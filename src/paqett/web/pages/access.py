@@ -28,7 +28,7 @@ class ForeignForm(Problem):
     """A form that another site's page sent."""
 
     status = 403
-    code = "csrf_failed"
+    code = "foreign_form"
     title = "This form was not ours"
 
     def __init__(self) -> None:

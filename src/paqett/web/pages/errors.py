@@ -23,7 +23,7 @@ def page(
     """The refusal as a page; to the sign-in where that is all that is missing."""
     if status == 401 and _opt(request, "session"):
         return view.sign_in_first(request)
-    told = words.tell(status, code, title, detail)
+    told = words.tell(code, title, detail)
     kept = {name: value for name, value in headers.items() if name != "WWW-Authenticate"}
     wait = int(kept.get("Retry-After", 0)) if status in _RETRY else 0
     return view.render(

@@ -14,6 +14,27 @@ _SPANS = (
     (timedelta(hours=1), "hour"), (timedelta(minutes=1), "minute"),
     (timedelta(seconds=1), "second"),
 )  # fmt: skip
+# currencies without a smaller unit, as Stripe counts them
+_WHOLE = frozenset(
+    [
+        "bif",
+        "clp",
+        "djf",
+        "gnf",
+        "jpy",
+        "kmf",
+        "krw",
+        "mga",
+        "pyg",
+        "rwf",
+        "ugx",
+        "vnd",
+        "vuv",
+        "xaf",
+        "xof",
+        "xpf",
+    ]
+)
 _BYTES = ("bytes", "KB", "MB", "GB", "TB")
 
 
@@ -31,6 +52,12 @@ def size(value: float) -> str:
     while abs(value) >= 1000 and step < len(_BYTES) - 1:
         value, step = value / 1000, step + 1
     return f"{value:,.0f}\u00a0bytes" if step == 0 else f"{value:,.1f}\u00a0{_BYTES[step]}"
+
+
+def money(amount: int, currency: str) -> str:
+    """An amount in the currency's smallest unit: `9.00 EUR`, `900 JPY`."""
+    plain = currency.lower() in _WHOLE
+    return f"{amount:,} {currency.upper()}" if plain else f"{amount / 100:,.2f} {currency.upper()}"
 
 
 def plural(count: int, one: str, many: str = "") -> str:
@@ -76,6 +103,7 @@ def words(text: str) -> Markup:
 
 
 FILTERS = {
+    "money": money,
     "number": number,
     "size": size,
     "plural": plural,

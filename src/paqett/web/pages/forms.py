@@ -16,11 +16,16 @@ _AT = re.compile(r"^(?P<words>.*?)(?: - at `\$\.?(?P<field>[a-z_]*)[^`]*`)?$", r
 
 
 class Form(msgspec.Struct):
-    """`values` as they were typed; `errors` by field; `problem` is what is about no field."""
+    """`values` as they were typed; `errors` by field; `problem` is what is about no field.
+
+    `status` and `headers` are of the answer that says so.
+    """
 
     values: Mapping[str, list[str]] = {}
     errors: dict[str, str] = {}
     problem: words.Told | None = None
+    status: int = 200
+    headers: dict[str, str] = {}
 
     @property
     def posted(self) -> bool:
@@ -54,9 +59,13 @@ class Form(msgspec.Struct):
         """
         named = str(error.extra.get("field", ""))
         field = renamed.get(named, named)
+        # a browser that is answered 401 would be owed a way to authenticate
+        status = 422 if error.status == 401 else error.status
+        wait = {name: error.headers[name] for name in ("Retry-After",) if name in error.headers}
+        refused = msgspec.structs.replace(self, status=status, headers=wait)
         if isinstance(error, Invalid) and field in self.values:
-            return msgspec.structs.replace(self, errors={field: error.detail})
-        return msgspec.structs.replace(self, problem=words.told(error))
+            return msgspec.structs.replace(refused, errors={field: error.detail})
+        return msgspec.structs.replace(refused, problem=words.told(error))
 
 
 async def sent(request: Request[Any, Any, Any]) -> Form:

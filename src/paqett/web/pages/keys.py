@@ -41,7 +41,8 @@ async def _show(request: _Request, form: Form | None = None, **more: Any) -> Tem
     return view.render(
         request, "keys.html", form=form, keys=page.items, devices=devices.items,
         scopes=[(scope, SCOPE_WORDS[scope]) for scope in SCOPE_WORDS if scope in SCOPES],
-        lasting=LASTING, **{"made": None, **more},
+        lasting=LASTING, base=request.app.state.services.settings.public_url,
+        **{"made": None, **more},
     )  # fmt: skip
 
 

@@ -60,7 +60,7 @@ async def register(request: _Request) -> Response[Any]:
     try:
         await ask(request, SignInController.register, data=convert(given, Registration))
     except Problem as error:
-        return view.render(request, "sign_up.html", form=form.refuse(error), status=_status(error))
+        return view.render(request, "sign_up.html", form=form.refuse(error))
     return view.done(request, "/sign-up/sent")
 
 
@@ -88,9 +88,7 @@ async def signed_in(request: _Request) -> Response[Any]:
         answer = await ask(request, SignInController.login, data=convert(given, Credentials))
     except Problem as error:
         refused = form.refuse(error)
-        return view.render(
-            request, "sign_in.html", form=refused, status=_status(error), next=_back(form)
-        )
+        return view.render(request, "sign_in.html", form=refused, next=_back(form))
     gone = view.done(request, _back(form))
     gone.cookies = answer.cookies
     return gone
@@ -121,9 +119,7 @@ async def verify(request: _Request) -> Response[Any]:
         await ask(request, SignInController.verify_email, data=data)
     except Problem as error:
         refused = form.refuse(error)
-        return view.render(
-            request, "verify_email.html", form=refused, status=_status(error), token=token
-        )
+        return view.render(request, "verify_email.html", form=refused, token=token)
     target = view.HOME if access.person_of(request) else "/sign-in"
     return view.done(request, target, "address_confirmed")
 
@@ -147,9 +143,7 @@ async def reset(request: _Request) -> Response[Any]:
         await ask(request, SignInController.reset, data=convert(given, Address))
     except Problem as error:
         refused = form.refuse(error)
-        return view.render(
-            request, "reset_password.html", form=refused, status=_status(error), token=token
-        )
+        return view.render(request, "reset_password.html", form=refused, token=token)
     return view.done(request, "/reset-password/sent")
 
 
@@ -162,11 +156,6 @@ async def reset_sent(request: _Request) -> Template:
 def _new_password(form: Form) -> NewPassword:
     given = {"token": form.text("token"), "password": form.text("password")}
     return convert(given, NewPassword)
-
-
-def _status(error: Problem) -> int:
-    """The problem's own; forms are answered 422 where a browser would ask for credentials."""
-    return 422 if error.status == 401 else error.status
 
 
 HANDLERS = (

@@ -75,14 +75,14 @@ def render(
     request: _Request, template: str, *, status: int = 200, form: Form | None = None,
     headers: dict[str, str] | None = None, **values: Any,
 ) -> Template:  # fmt: skip
-    """The page `template`; 422 where its form was refused."""
+    """The page `template`; with what was wrong where its form was refused."""
     shown = form or Form()
-    if status == 200 and (shown.errors or shown.problem):
-        status = 422
+    status = shown.status if status == 200 else status
     context = {"view": _view(request), "form": shown, **values}
+    sent = {"Cache-Control": "no-store", **shown.headers, **(headers or {})}
     return Template(
         template, context=context, status_code=status, media_type=MediaType.HTML,
-        headers={"Cache-Control": "no-store", **(headers or {})}, cookies=_cookies(request),
+        headers=sent, cookies=_cookies(request),
     )  # fmt: skip
 
 

@@ -40,10 +40,14 @@ _LINKS = {
     "age_confirmation_required": {
         "I am 13 or older: make my account": "/api/v1/auth/github/start?age_confirmed=true"
     },
-    "conflict": {},
+    "unauthorized": {"Sign in": "/sign-in"},
     "not_found": {"Start": "/"},
 }
-_TITLES = {404: "There is nothing here", 503: "Not available just now", 500: "Something broke"}
+_TITLES = {
+    "not_found": "There is nothing here",
+    "unavailable": "Not available just now",
+    "internal_error": "Something broke",
+}
 DONE = {
     "address_confirmed": "Your address is confirmed.",
     "password_reset": "Your password is changed. Sign in with the new one.",
@@ -70,14 +74,17 @@ def told(error: Problem) -> Told:
     text = _TEXTS.get(error.code, error.detail)
     if isinstance(error, TooManyRequests):
         text = f"That was too often: {_wait(error)}"
-    title = _TITLES.get(error.status, error.title)
-    return Told(title, text, error.code, _LINKS.get(error.code, {}))
+    title = _TITLES.get(error.code, error.title)
+    links = _LINKS.get(error.code, {})
+    if url := error.extra.get("url"):  # of a Checkout that is open
+        links = {"Go on there": str(url), **links}
+    return Told(title, text, error.code, links)
 
 
-def tell(status: int, code: str, title: str, detail: str) -> Told:
+def tell(code: str, title: str, detail: str) -> Told:
     """The same for what is no `Problem` of ours."""
     return Told(
-        _TITLES.get(status, title), _TEXTS.get(code, detail), code, _LINKS.get(code, {"Start": "/"})
+        _TITLES.get(code, title), _TEXTS.get(code, detail), code, _LINKS.get(code, {"Start": "/"})
     )
 
 
