@@ -93,6 +93,8 @@ BEGIN
     EXECUTE format('GRANT SELECT, INSERT ON export TO %I', api);
     EXECUTE format('GRANT SELECT, UPDATE, DELETE ON export TO %I', worker);
     EXECUTE format('GRANT SELECT (id, account_id, name, hint, scopes, device_ids, created_at, expires_at, last_used_at, last_used_ip) ON api_key TO %I', worker);
+    EXECUTE format('GRANT UPDATE (last_used_ip) ON api_key TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT, DELETE ON privacy_check TO %I', worker);
 
     EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text) TO %I', worker);
 
