@@ -63,7 +63,7 @@ ORDER BY r.id;
 -- Examples have their time, whosesoever they are, and no longer than their account's tier.
 DELETE FROM rejection USING account, tier
 WHERE account.id = rejection.account_id AND tier.name = account.tier
-  AND rejection.hour < %(now)s - least(%(kept)s, tier.retention);
+  AND rejection.hour < %(now)s::timestamptz - least(%(kept)s::interval, tier.retention);
 
 -- name: unscoped_quota_levels
 -- Accounts of limited plans that passed a level of the day's points and were not warned of it yet.

@@ -185,9 +185,16 @@ def test_a_failed_job_is_forgotten_with_everything_about_it(postman) -> None:
                         (period + MOMENT, "aborted"), (period + MOMENT, "todo")):  # fmt: skip
         (row,) = postman.rows(
             "INSERT INTO procrastinate_jobs (queue_name, task_name, args, status, scheduled_at)"
-            " VALUES ('x', 'x', '{}', %s, now() + '1 year') RETURNING id",
-            status,
+            " VALUES ('x', 'x', '{}', 'todo', now() + '1 year') RETURNING id"
         )
+        for step in ("doing", status):
+            if status != "todo":
+                postman.rows(
+                    "UPDATE procrastinate_jobs SET status = %s::procrastinate_job_status"
+                    " WHERE id = %s",
+                    step,
+                    row[0],
+                )
         postman.rows("UPDATE procrastinate_events SET at = %s WHERE job_id = %s",
                      postman.now - age, row[0])  # fmt: skip
         postman.rows("INSERT INTO job_error VALUES (%s, 'x', %s)", row[0], postman.now - age)
