@@ -392,3 +392,45 @@ def test_devices_are_told_to_leave_the_password_file(leaving: Leaving) -> None:
         assert [row[0] for row in found] == [device]
 
     leaving.run(work)
+
+
+def test_the_links_in_the_mails_lead_to_pages_with_a_button_and_a_table(leaving: Leaving) -> None:
+    async def work(leaving: Leaving) -> None:
+        ada = await leaving.person()
+        await leaving.delete(ada)
+        await leaving.work()
+        token = leaving.link("deletion/undo")
+        leaving.client.cookies.clear()
+        page = await leaving.client.get("/deletion/undo", params={"token": token})
+        assert (page.status_code, token in page.text) == (200, True)
+        assert leaving.rows("SELECT closing_at IS NULL FROM account") == [(False,)]
+        done = await leaving.client.post("/deletion/undo", data={"token": token})
+        assert "The account is open again" in done.text
+        again = await leaving.client.post("/deletion/undo", data={"token": token})
+        assert (again.status_code, "works once" in again.text) == (422, True)
+        await ada.sign_in()
+        await leaving.delete(ada, when="now")
+        await leaving.work()
+        shown = await leaving.client.get(
+            "/deletion/receipt", params={"token": leaving.link("deletion/receipt")}
+        )
+        assert (shown.status_code, "An account was erased" in shown.text) == (200, True)
+        wrong = await leaving.client.get("/deletion/receipt", params={"token": "x"})
+        assert wrong.status_code == 404
+
+    leaving.run(work)
+
+
+def test_settings_of_a_closing_account_offer_to_undo_it(leaving: Leaving) -> None:
+    async def work(leaving: Leaving) -> None:
+        ada = await leaving.person()
+        await leaving.delete(ada)
+        await ada.sign_in()
+        page = await leaving.client.get("/settings")
+        assert (page.status_code, "being deleted" in page.text) == (200, True)
+        form = {"csrf_token": ada.csrf}
+        done = await leaving.client.post("/settings/undo-deletion", data=form)
+        assert done.status_code == 303, done.text
+        assert leaving.rows("SELECT closing_at IS NULL FROM account") == [(True,)]
+
+    leaving.run(work)
