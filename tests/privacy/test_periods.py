@@ -198,7 +198,8 @@ def test_a_failed_job_is_forgotten_with_everything_about_it(postman) -> None:
         postman.rows("UPDATE procrastinate_events SET at = %s WHERE job_id = %s",
                      postman.now - age, row[0])  # fmt: skip
         postman.rows("INSERT INTO job_error VALUES (%s, 'x', %s)", row[0], postman.now - age)
-    run_everything(postman)
+    for _ in range(2):  # an error goes after its job
+        run_everything(postman)
     assert postman.rows("SELECT status::text FROM procrastinate_jobs ORDER BY id") == [
         ("failed",), ("todo",),
     ]  # fmt: skip
