@@ -36,6 +36,7 @@ _ONE_EACH = (
     "INSERT INTO usage_warning VALUES (%(account)s, current_date, 80)",
     "INSERT INTO allowance VALUES (%(account)s, current_date, 1, 1, now(), %(mark)s)",
     "INSERT INTO alert_watch VALUES (%(account)s, 1)",
+    "INSERT INTO export (account_id, format, created_at) VALUES (%(account)s, 'csv', now())",
     "INSERT INTO mail_day VALUES (%(account)s, current_date, 1)",
     "INSERT INTO channel (account_id, name, url, secret, created_at) VALUES"
     " (%(account)s, %(mark)s, 'https://' || %(mark)s || '.example', %(mark)s, now())",

@@ -109,7 +109,7 @@ def test_signed_in_again_a_person_sees_it_and_may_undo_it_and_nothing_else(
         device = await leaving.device(ada, "boiler")
         assert (await ada.ask("GET", "/account")).json()["closing_at"] is None
         missing = await ada.ask("GET", "/account/deletion/receipt")
-        assert missing.status_code == 404
+        assert (missing.status_code, missing.json()["status"]) == (200, "open")
         assert (await ada.ask("POST", "/account/deletion/undo")).status_code == 409
         await leaving.delete(ada)
         assert (await ada.sign_in()).status_code == 200
@@ -148,7 +148,7 @@ def test_the_mailed_link_undoes_it_once(leaving: Leaving) -> None:
         assert (await leaving.client.post(path)).status_code == 401
         wrong = await leaving.client.post(path, json={"token": "x" * 43})
         assert (wrong.status_code, wrong.json()["field"]) == (422, "token")
-        assert (await leaving.client.post(path, json={"tokens": 1})).status_code == 422
+        assert (await leaving.client.post(path, json={"tokens": 1})).status_code == 401
         done = await leaving.client.post(path, json={"token": token})
         assert (done.status_code, done.json()["status"]) == (200, "open")
         assert (await leaving.client.post(f"{path}?token={token}")).status_code == 422

@@ -73,7 +73,7 @@ class DeletionController(Controller):
     )  # fmt: skip
     async def undo_deletion(self, request: _Request, token: _Token = None) -> Undone:
         """Open the account again: signed in, or with the token of the mail, which works once."""
-        return await undo(request, token or (await _read(request, MailedToken)).token)
+        return await undo(request, token or await _token(request))
 
     @get("/receipt", problems=(401, 403), **auth.needs_session_or_token())
     async def deletion_receipt(self, request: _Request, token: _Token = None) -> Receipt:
@@ -92,6 +92,15 @@ async def delete_account(request: _Request) -> Response[Closing]:
         )
     cookies = [auth.session_cookie(services.settings, None)]
     return Response(answer, status_code=202, cookies=cookies)
+
+
+async def _token(request: _Request) -> str | None:
+    """The token in the body, if any. Raises `Unauthorized` where nobody is signed in either."""
+    try:
+        return (await _read(request, MailedToken)).token
+    except Invalid:
+        _signed_in(request)
+        raise
 
 
 async def undo(request: _Request, token: str | None) -> Undone:
