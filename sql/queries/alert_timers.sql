@@ -1,7 +1,7 @@
 -- name: unscoped_due_alerts
--- Accounts in which a pending alert has become due by the clock.
-SELECT DISTINCT account_id FROM alert
-WHERE state = 'pending' AND timer_at <= %(now)s ORDER BY account_id;
+-- Accounts, not those that are closing, in which a pending alert has become due by the clock.
+SELECT DISTINCT account_id FROM alert JOIN account ON account.id = account_id
+WHERE state = 'pending' AND timer_at <= %(now)s AND account.closing_at IS NULL ORDER BY account_id;
 
 -- name: fire_due_alerts
 -- The account's pending alerts whose time has come.
@@ -45,6 +45,7 @@ CROSS JOIN LATERAL (
     SELECT greatest(fresh.last_fresh_at, mark.received_at, r.changed_at, d.created_at) AS since
 ) AS silent
 WHERE r.kind = 'no_data' AND r.enabled AND r.metric IS NULL
+  AND NOT EXISTS (SELECT FROM account WHERE account.id = r.account_id AND account.closing_at IS NOT NULL)
   AND (%(account)s::int IS NULL OR r.account_id = %(account)s)
   AND %(now)s::timestamptz - greatest(silent.since, %(counting_from)s::timestamptz) >= make_interval(secs => r.for_s)
   AND NOT EXISTS (SELECT FROM alert
@@ -92,7 +93,7 @@ CROSS JOIN LATERAL (
                          THEN least(reading.time, fresh.last_fresh_at, %(now)s::timestamptz) END,
                     m.received_at, r.changed_at, coalesce(s.created_at, d.created_at)) AS since
 ) AS silent
-WHERE r.kind = 'no_data' AND r.enabled AND r.metric IS NOT NULL
+WHERE r.kind = 'no_data' AND r.enabled AND r.metric IS NOT NULL AND a.closing_at IS NULL
   AND a.tier = %(tier)s AND a.moving_from IS NOT DISTINCT FROM %(moving_from)s
   AND (%(account)s::int IS NULL OR r.account_id = %(account)s)
   AND (s.id IS NOT NULL OR r.device_id IS NOT NULL)
@@ -107,6 +108,7 @@ SELECT r.account_id, r.id AS rule_id, d.id AS device_id, d.connection_since AS s
 FROM alert_rule AS r
 JOIN device AS d ON d.account_id = r.account_id AND (r.device_id IS NULL OR d.id = r.device_id)
 WHERE r.kind = 'offline' AND r.enabled AND d.connection = 'offline'
+  AND NOT EXISTS (SELECT FROM account WHERE account.id = r.account_id AND account.closing_at IS NOT NULL)
   AND (%(account)s::int IS NULL OR r.account_id = %(account)s)
   AND %(now)s::timestamptz - greatest(d.connection_since, r.changed_at, %(counting_from)s::timestamptz)
       >= make_interval(secs => r.for_s)

@@ -1,6 +1,6 @@
 -- name: lock_account
 -- One change of plan at a time for an account.
-SELECT id, email, plan, tier, moving_from, readable_from, tier_due_at
+SELECT id, email, plan, tier, moving_from, readable_from, tier_due_at, erasing
 FROM account WHERE id = %(account)s FOR UPDATE;
 
 -- name: unscoped_tiers
@@ -77,34 +77,3 @@ ON COMMIT DROP;
 -- name: close_move
 -- The account's readings all stand in its tier again.
 UPDATE account SET moving_from = NULL WHERE id = %(account)s;
-
--- name: erase_numbers
--- A deleted device's or metric's readings, or a range of them; one stretch of time at a time, of
--- the account alone.
-DELETE FROM {tier} WHERE account_id = %(account)s AND series_id = ANY (%(series)s)
-AND time >= %(from)s AND time < %(to)s;
-
--- name: erase_texts
--- The same for text values.
-DELETE FROM {tier_text} WHERE account_id = %(account)s AND series_id = ANY (%(series)s)
-AND time >= %(from)s AND time < %(to)s;
-
--- name: oldest_series_number
--- Where an erasure has got to: one look into the index for each of the series.
-SELECT min(first.time) AS time
-FROM unnest(%(series)s::int[]) AS s (id) CROSS JOIN LATERAL (
-    SELECT time FROM {tier} WHERE account_id = %(account)s AND series_id = s.id
-      AND time >= coalesce(%(from)s::timestamptz, '-infinity')
-      AND time < coalesce(%(to)s::timestamptz, 'infinity')
-    ORDER BY time LIMIT 1
-) AS first;
-
--- name: oldest_series_text
--- The same for text values.
-SELECT min(first.time) AS time
-FROM unnest(%(series)s::int[]) AS s (id) CROSS JOIN LATERAL (
-    SELECT time FROM {tier_text} WHERE account_id = %(account)s AND series_id = s.id
-      AND time >= coalesce(%(from)s::timestamptz, '-infinity')
-      AND time < coalesce(%(to)s::timestamptz, 'infinity')
-    ORDER BY time LIMIT 1
-) AS first;

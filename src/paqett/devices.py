@@ -358,7 +358,7 @@ async def update(
 
 
 async def delete(conn: Connection, account: Account, device_id: str) -> None:
-    """Gone and cut off at once; its readings are erased by a job. Raises `NotFound`.
+    """Gone and cut off at once; everything of it is erased by a job. Raises `NotFound`.
 
     Its place goes to the oldest device that was paused.
     """
@@ -372,11 +372,10 @@ async def delete(conn: Connection, account: Account, device_id: str) -> None:
         raise _not_found(device_id)
     if gone["paused_at"] is None:
         await conn.execute(query("resume_oldest"), {"account": account.id})
-    if series:
-        ids = [row["id"] for row in series]
-        await jobs.defer(
-            conn, "erase_series", lock=f"erase {device_id}", account_id=account.id, series_ids=ids
-        )
+    wanted = {**values, "series": [row["id"] for row in series]}
+    row = await (await conn.execute(query("erase_device_later"), wanted)).fetchone()
+    if row is not None:
+        await jobs.defer(conn, "erase", lock=f"erase {row['id']}", erasure=str(row["id"]))
 
 
 async def rotate_secret(conn: Connection, account: Account, device_id: str) -> str:

@@ -9,12 +9,10 @@ that account holds the same lock shared and skips what the other tier holds.
 from datetime import datetime, timedelta
 from typing import Any
 
-from paqett import grafana, jobs, pauses
-from paqett.accounts import Account
+from paqett import grafana, pauses
 from paqett.db import Connection
 from paqett.errors import Invalid, NotFound
 from paqett.plans import Plan
-from paqett.readings.buckets import to_us
 from paqett.sqlfiles import query, tier_query
 
 GRACE = timedelta(days=14)  # product contract §5: downgrade
@@ -33,7 +31,9 @@ async def set_plan(conn: Connection, account_id: int, plan: Plan, now: datetime)
     await conn.execute(query("lock_directory"))
     await conn.execute(query("lock_device_count"), {"account": account_id})
     account = await _lock(conn, account_id)
-    tiers = await _tiers(conn)
+    if account["erasing"]:
+        return None
+    tiers = await tier_retentions(conn)
     if plan.tier not in tiers:
         raise Invalid(f"the tier {plan.tier} of plan {plan.name} has no policy file", field="plan")
     due = None
@@ -56,13 +56,13 @@ async def apply_due(
     Raises `Invalid` for a plan that is no longer in plans.toml.
     """
     account = await _lock(conn, account_id)
-    if account["tier_due_at"] is None or account["tier_due_at"] > now:
+    if account["tier_due_at"] is None or account["tier_due_at"] > now or account["erasing"]:
         return
     plan = plans.get(account["plan"])
     if plan is None:
         raise Invalid(f"plans.toml has no plan {account['plan']}", field="plan")
     if account["tier"] != plan.tier:
-        await _flip(conn, account, plan.tier, await _tiers(conn), now)
+        await _flip(conn, account, plan.tier, await tier_retentions(conn), now)
 
 
 async def _flip(
@@ -90,7 +90,8 @@ async def _lock(conn: Connection, account_id: int) -> dict[str, Any]:
     return row
 
 
-async def _tiers(conn: Connection) -> dict[str, timedelta]:
+async def tier_retentions(conn: Connection) -> dict[str, timedelta]:
+    """Every tier and how long it keeps readings."""
     rows = await (await conn.execute(query("unscoped_tiers"))).fetchall()
     return {row["name"]: row["retention"] for row in rows}
 
@@ -105,10 +106,10 @@ async def move_slice(conn: Connection, account_id: int, now: datetime) -> bool:
     if account is None or account["moving_from"] is None:
         return False
     source, target = account["moving_from"], account["tier"]
-    start = await _oldest(conn, source, ("oldest_moving_number", "oldest_moving_text"), account_id)
+    start = await _oldest(conn, source, account_id)
     if start is None:
         return False
-    tiers = await _tiers(conn)
+    tiers = await tier_retentions(conn)
     await conn.execute(query("unscoped_moving_tables"))
     await conn.execute(query("unscoped_moving_text_table"))
     for form in ("numbers", "texts"):
@@ -132,68 +133,17 @@ async def close_move(conn: Connection, account_id: int) -> bool:
     source = account["moving_from"]
     if source is None:
         return True
-    names = ("oldest_moving_number", "oldest_moving_text")
-    if await _oldest(conn, source, names, account_id) is not None:
+    if await _oldest(conn, source, account_id) is not None:
         return False
     await conn.execute(query("close_move"), {"account": account_id})
     return True
 
 
-async def _oldest(
-    conn: Connection, tier: str, names: tuple[str, str], account_id: int, **more: object
-) -> datetime | None:
+async def _oldest(conn: Connection, tier: str, account_id: int) -> datetime | None:
     found = []
-    for name in names:
-        rows = await conn.execute(tier_query(name, tier), {"account": account_id, **more})
+    for name in ("oldest_moving_number", "oldest_moving_text"):
+        rows = await conn.execute(tier_query(name, tier), {"account": account_id})
         row = await rows.fetchone()
         if row and row["time"] is not None:
             found.append(row["time"])
     return min(found, default=None)
-
-
-async def begin_removal(
-    conn: Connection, account: Account, device_id: str, metrics: list[str] | None
-) -> list[int]:
-    """A device's series, all or those of `metrics`, once every flush in flight is committed.
-
-    What arrives after this is new, and stays.
-    """
-    await conn.execute(query("lock_directory"))
-    values = {"account": account.id, "id": device_id}
-    rows = await (await conn.execute(query("device_series"), values)).fetchall()
-    return [row["id"] for row in rows if metrics is None or row["metric"] in metrics]
-
-
-async def remove_later(
-    conn: Connection, account_id: int, device_id: str, series: list[int],
-    from_: datetime, to: datetime,
-) -> None:  # fmt: skip
-    """A job erases these series' readings of `[from_, to)`."""
-    await jobs.defer(
-        conn, "erase_series", lock=f"erase {device_id}", account_id=account_id, series_ids=series,
-        from_us=to_us(from_), to_us=to_us(to),
-    )  # fmt: skip
-
-
-async def erase_slice(
-    conn: Connection, account_id: int, series: list[int],
-    from_: datetime | None = None, to: datetime | None = None,
-) -> bool:  # fmt: skip
-    """Erase the oldest day of these series' readings in each tier; true while there may be more.
-
-    Only those of `[from_, to)` where these are given. Nothing moves between tiers meanwhile.
-    """
-    await conn.execute(query("lock_move"), {"account": account_id})
-    whole = {"series": series, "from": from_, "to": to}
-    left = False
-    for tier in await _tiers(conn):
-        names = ("oldest_series_number", "oldest_series_text")
-        start = await _oldest(conn, tier, names, account_id, **whole)
-        if start is None:
-            continue
-        left = True
-        end = start + SLICE if to is None else min(start + SLICE, to)
-        for form in ("numbers", "texts"):
-            span = {"account": account_id, "series": series, "from": start, "to": end}
-            await conn.execute(tier_query(f"erase_{form}", tier), span)
-    return left

@@ -136,6 +136,13 @@ EVENTS: dict[str, Event] = {
         "Your account works again",
         "An operator enabled your account again.",
     ),
+    "deletion_undone": Event(
+        "security",
+        "Your account stays",
+        "The deletion of your account was undone. Devices may connect again with the secrets they"
+        " have; sessions, API keys and the SQL login stay revoked. If this was not you, set a new"
+        " password at once.",
+    ),
     "subscription_started": Event(
         "billing",
         "Your plan {plan} begins",

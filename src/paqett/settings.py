@@ -211,6 +211,12 @@ class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
 
 
+class Backup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[backup]`"""
+
+    folder: str
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set, one member for each section of `config/paqett.toml`."""
 
@@ -233,6 +239,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grafana: Grafana
     agent: Agent
     client: Client
+    backup: Backup
 
     @property
     def data_dir(self) -> Path:
@@ -243,6 +250,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def export_dir(self) -> Path:
         """The folder of Export All My Data, the same for api and worker."""
         return Path(self.exports.dir) if self.exports.dir else self.data_dir / "exports"
+
+    @property
+    def backup_dir(self) -> Path:
+        """Where backups lie, and beside them what has been erased since."""
+        return Path(self.backup.folder) if self.backup.folder else self.data_dir / "backup"
 
     @property
     def default_plan(self) -> str:

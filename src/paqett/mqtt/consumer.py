@@ -78,7 +78,7 @@ class Consumer:
         on_message: Callable[[Message], None],
     ) -> None:
         self._settings = settings
-        self._tls = _tls(settings)
+        self._tls = tls_of(settings)
         self._client_id = client_id
         self._topics = list(topics)
         self._on_message = on_message
@@ -430,7 +430,7 @@ def _prepare(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, room // 8)
 
 
-def _tls(settings: Mqtt) -> ssl.SSLContext | None:
+def tls_of(settings: Mqtt) -> ssl.SSLContext | None:
     """The context. Raises `ConfigurationError` for a certificate authority that cannot be read."""
     if not settings.tls:
         return None

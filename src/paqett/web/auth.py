@@ -87,6 +87,19 @@ class DeviceDisabled(AccountDisabled):
     code = "device_disabled"
 
 
+class AccountClosing(Problem):
+    """The account is being deleted: for its person, its devices and whoever else asks."""
+
+    status = 403
+    code = "account_closing"
+    title = "Account closing"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The account is being deleted; exporting it and undoing the deletion remain possible."
+        )
+
+
 class DevicePaused(DeviceDisabled):
     """The account's plan has room for its older devices only."""
 
@@ -117,7 +130,10 @@ def needs_device_or(scope: str) -> dict[str, Any]:
 
 
 def needs_session(*, recent: bool = False, while_disabled: bool = False) -> dict[str, Any]:
-    """Arguments of a handler for signed-in people; with `recent`, who just proved who they are."""
+    """Arguments of a handler for signed-in people; with `recent`, who just proved who they are.
+
+    `while_disabled` is for what is left to a disabled account, and to one that is closing.
+    """
     return {
         "guards": [guard],
         "opt": {"session": True, "recent": recent, "while_disabled": while_disabled},
@@ -158,6 +174,22 @@ async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
         raise
 
 
+def needs_session_or_token() -> dict[str, Any]:
+    """The same, or anybody with a token from a mail, which the handler redeems."""
+    return {
+        "guards": [_guard_unless_token],
+        "opt": {"session": True, "while_disabled": True},
+        "security": [{SESSION_SCHEME: []}, {}],
+    }
+
+
+async def _guard_unless_token(connection: Connection, handler: BaseRouteHandler) -> None:
+    """A token in the link is judged alone, whoever is signed in; else whoever has credentials."""
+    sent = connection.headers.get("authorization") or session_token(connection)
+    if "token" not in connection.query_params and sent:
+        await guard(connection, handler)
+
+
 def _note_refusal(connection: Connection, error: Problem, account_id: int | None) -> None:
     """A line without address, path or credentials; the request's number joins it to others."""
     route = connection.scope.get("path_template")
@@ -190,6 +222,8 @@ async def _authenticate(
 
 def allow(principal: Principal, wanted: dict[str, Any], services: Services) -> None:
     """Raises where the principal is known but may not do what a handler's `opt` asks for."""
+    if principal.account.closing_at is not None and not wanted.get("while_disabled"):
+        raise AccountClosing
     if principal.account.disabled_at is not None and not wanted.get("while_disabled"):
         is_device = principal.session is None and principal.key_id is None
         raise DeviceDisabled if is_device else AccountDisabled
@@ -228,7 +262,8 @@ async def require_session_of(connection: Connection, account_id: int) -> None:
         async with db.transaction(services.pool) as conn:
             idle_s = services.settings.auth.session_idle_s
             found = await sessions.authenticate(conn, token, services.clock(), idle_s)
-        if found.account.id == account_id and found.account.disabled_at is None:
+        own = found.account
+        if own.id == account_id and own.disabled_at is None and own.closing_at is None:
             return
     raise Unauthorized("The session that began this has ended; sign in again.")
 

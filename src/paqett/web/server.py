@@ -19,6 +19,7 @@ from paqett.web.alerts import AlertController, AlertRuleController
 from paqett.web.api_keys import ApiKeyController
 from paqett.web.billing import BillingController, get_plan, stripe_webhook
 from paqett.web.channels import ChannelController
+from paqett.web.deletion import DeletionController
 from paqett.web.devices import DeviceController
 from paqett.web.exports import ExportController
 from paqett.web.grafana import GrafanaController
@@ -62,6 +63,7 @@ def create_app(services: Services) -> Litestar:
             SignInController,
             OAuthController,
             AccountController,
+            DeletionController,
             SessionController,
             ExportController,
             ApiKeyController,

@@ -13,10 +13,9 @@ from paqett import grafana, jobs, log, mail_transport, moves, retention
 from paqett.app import Services, services, until_stopped, wait_for_database
 from paqett.db import transaction
 from paqett.errors import PaqettError
-from paqett.readings import buckets
 from paqett.settings import Settings
 from paqett.sqlfiles import query
-from paqett.worker import alerts, billing, exports, mail, queue, upkeep, webhooks
+from paqett.worker import alerts, billing, erasure, exports, mail, queue, upkeep, webhooks
 
 _logger = log.get("worker")
 _oldest = Gauge("paqett_tier_oldest_reading_age_seconds", "Age of the oldest reading.", ["tier"])
@@ -34,6 +33,7 @@ _FORGET_EVERY_S = 600.0
 _DUE_EVERY_S = 1.0
 _ABSENCE_EVERY_S = 5.0
 _SUM_UP_EVERY_S = 60.0
+_ERASE_EVERY_S = 10.0
 _Round = Callable[[Services], Awaitable[None]]
 _WATCH_EVERY_S = 2.0
 _WEBHOOKS_AT_A_TIME = 16
@@ -132,6 +132,8 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
         (_FORGET_EVERY_S, upkeep.forget_notices),
         (_FORGET_EVERY_S, upkeep.forget_sessions),
         (_FORGET_EVERY_S, upkeep.erase_unconfirmed),
+        (_FORGET_EVERY_S, erasure.forget),
+        (_ERASE_EVERY_S, erasure.erase_due),
     ]
 
 
@@ -141,18 +143,7 @@ def register(app: App, open_services: Services) -> None:
     billing.register(app, open_services)
     webhooks.register(app, open_services)
     exports.register(app, open_services)
-
-    @app.task(name="erase_series", retry=jobs.Backoff())
-    async def erase_series(
-        account_id: int, series_ids: list[int], from_us: int | None = None, to_us: int | None = None
-    ) -> None:
-        """A deleted device's readings, or those of a range; safe to repeat."""
-        span = [None if at is None else buckets.from_us(at) for at in (from_us, to_us)]
-        more = True
-        while more:
-            async with transaction(open_services.pool) as conn:
-                more = await moves.erase_slice(conn, account_id, series_ids, *span)
-        _logger.info("erased", account=account_id, series=len(series_ids))
+    erasure.register(app, open_services)
 
 
 async def _every(seconds: float, task: _Round, open_services: Services) -> None:
