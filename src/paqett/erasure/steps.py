@@ -120,7 +120,9 @@ async def stretches(conn: Connection, tiers: list[str]) -> list[Stretch]:
         for text in (False, True):
             table = f"telemetry_{tier}_text" if text else f"telemetry_{tier}"
             rows = await conn.execute(query("unscoped_chunks"), {"table": table})
-            found += [Stretch(tier, text, row) for row in await rows.fetchall()]
+            for row in await rows.fetchall():
+                span = {"from": row["range_start"], "to": row["range_end"]}
+                found.append(Stretch(tier, text, span))
     return found
 
 
