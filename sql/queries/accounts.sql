@@ -23,7 +23,8 @@ GROUP BY account.id ORDER BY account.id;
 -- A page of the operator's list, newest first; with `text` of addresses that contain it.
 SELECT account.id, account.email, account.plan, account.tier,
        account.email_verified_at IS NOT NULL AS verified,
-       account.disabled_at IS NOT NULL AS disabled, account.operator,
+       account.disabled_at IS NOT NULL AS disabled, account.closing_at IS NOT NULL AS closing,
+       account.operator,
        (SELECT count(*) FROM device WHERE device.account_id = account.id) AS devices
 FROM account
 WHERE (%(before)s::int IS NULL OR account.id < %(before)s)

@@ -7,6 +7,7 @@ from paqett.web.pages import (
     docs,
     grafana,
     keys,
+    leaving,
     notices,
     plan,
     privacy,
@@ -18,5 +19,5 @@ from paqett.web.pages import (
 PAGES = (
     *public.HANDLERS, *docs.HANDLERS, *privacy.HANDLERS, *sign_in.HANDLERS, *settings.HANDLERS,
     *keys.HANDLERS, *grafana.HANDLERS, *plan.HANDLERS, *alerts.HANDLERS, *channels.HANDLERS,
-    *notices.HANDLERS, *admin.HANDLERS,
+    *notices.HANDLERS, *admin.HANDLERS, *leaving.HANDLERS,
 )  # fmt: skip

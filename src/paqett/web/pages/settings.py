@@ -25,8 +25,9 @@ _ZONES = sorted(name for name in available_timezones() if "/" in name or name ==
 
 
 async def _show(request: _Request, form: Form | None = None) -> Template:
-    disabled = access.profile_of(request).disabled_at is not None
-    preferences = None if disabled else await ask(request, PreferenceController.get_preferences)
+    person = access.profile_of(request)
+    is_open = person.disabled_at is None and person.closing_at is None
+    preferences = None if not is_open else await ask(request, PreferenceController.get_preferences)
     page = await ask(request, SessionController.list_sessions)
     return view.render(
         request, "settings.html", form=form, preferences=preferences, sessions=page.items,
