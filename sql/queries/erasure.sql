@@ -190,3 +190,7 @@ SELECT account_id FROM device WHERE id = %(device)s;
 -- The erasure of the account, or of its device.
 SELECT id FROM erasure
 WHERE account_id = %(account)s AND device_id IS NOT DISTINCT FROM %(device)s::text;
+
+-- name: erase_exports
+-- The account's exports; whoever writes one of them finds it gone and stops.
+DELETE FROM export WHERE account_id = %(account)s;

@@ -102,20 +102,20 @@ def test_deleting_is_asked_for_twice_undone_and_done(eyes: Eyes, site: Site) -> 
         eyes.shoot(page, "deleting")
         receipt = page.get_attribute("a:has-text('receipt of this deletion')", "href")
     assert site.get("/settings", cleo).status_code == 303  # every session has ended
-    assert "closing" in site.get(str(receipt)).text
+    assert "An account will be erased" in site.get(str(receipt)).text
     signed_in = site.post("/sign-in", email=cleo.email, password=PASSWORD)
     back = Member(cleo.id, cleo.email, signed_in.cookies["paqett_session"])
     assert "This account is being deleted" in site.get("/settings", back).text
     refused = site.get("/alerts", back)
     assert refused.status_code == 403
     assert 'href="/settings"' in refused.text
-    assert site.post("/settings/deletion/undo", back).headers["location"].startswith("/settings?")
+    assert site.post("/settings/undo-deletion", back).headers["location"].startswith("/settings?")
     assert site.get("/alerts", back).status_code == 200
     gone = site.post("/settings/delete", back, when="now", email=cleo.email)
     (path,) = re.findall(r'href="(/deletion/receipt\?token=[^"]+)"', gone.text)
     work(site)
     with eyes.open(path) as page:
-        assert page.is_visible("text=erased")
+        assert page.is_visible("text=An account was erased")
         eyes.barriers(page)
         eyes.shoot(page, "receipt")
     assert site.rows("SELECT id FROM account WHERE id = %s", cleo.id) == []
@@ -134,7 +134,7 @@ def test_the_link_of_the_mail_undoes_a_deletion_once(eyes: Eyes, site: Site) -> 
     with eyes.open(f"/deletion/undo?token={token}") as page:
         eyes.barriers(page)
         page.click("main button")
-        page.wait_for_selector("text=Your account is open again")
+        page.wait_for_selector("text=The account is open again")
         eyes.shoot(page, "undone")
     again = site.post("/deletion/undo", token=token)
     assert again.status_code == 422

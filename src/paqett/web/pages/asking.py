@@ -20,19 +20,6 @@ async def ask(request: Request[Any, Any, Any], handler: HTTPRouteHandler, **give
     """
     if "session" in handler.opt or "scopes" in handler.opt:
         auth.allow(auth.principal_of(request), handler.opt, request.app.state.services)
-    return await _call(request, handler, given)
-
-
-async def ask_by_token(
-    request: Request[Any, Any, Any], handler: HTTPRouteHandler, token: str
-) -> Any:
-    """The same for a handler that judges a mailed token alone, whoever is signed in."""
-    return await _call(request, handler, {"token": token})
-
-
-async def _call(
-    request: Request[Any, Any, Any], handler: HTTPRouteHandler, given: dict[str, Any]
-) -> Any:
     asked: Any = handler.fn
     is_method = next(iter(inspect.signature(asked).parameters)) == "self"
     return await (asked(None, request, **given) if is_method else asked(request, **given))

@@ -26,7 +26,8 @@ PEOPLE = {
     "alerts": "Rules, their states, and webhooks with their signatures.",
     "grafana": "Dashboards over HTTP with a key, or in SQL with a login of your own.",
     "billing": "What a plan allows, buying one, and what a change does.",
-    "privacy": "Exporting everything, deleting the account, and the receipt.",
+    "privacy": "What is kept, and exporting all of it.",
+    "erasure": "Deleting an account or a device, undoing it, and the receipt.",
     "errors": "Every code there is, and what to do about it.",
 }
 """What people read who use an installation, in this order."""

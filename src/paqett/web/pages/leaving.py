@@ -1,26 +1,24 @@
-"""Taking everything along, and going: Export All My Data, Delete Account, and back again."""
+"""Taking everything along, and going: Export All My Data, and Delete Account."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from litestar import Request, Response, get, post
 from litestar.datastructures import State
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath
 from litestar.response import Template
 
 from paqett import consequences, db
-from paqett.erasure import closing, receipts
+from paqett.erasure import closing
 from paqett.errors import Invalid, Problem
 from paqett.web import auth
-from paqett.web.deletion import DeletionController
 from paqett.web.exports import ExportController, ExportIn
 from paqett.web.pages import access, proof, view
-from paqett.web.pages.asking import ask, ask_by_token
+from paqett.web.pages.asking import ask
 from paqett.web.pages.forms import Form, convert, sent
 
 _Request = Request[Any, Any, State]
 _EXPORT, _DELETE = "/settings/export", "/settings/delete"
 _UNDER_WAY = frozenset({"waiting", "running"})
-Token = Annotated[str, QueryParameter(max_length=200)]
 
 
 async def _exports(request: _Request, form: Form | None = None) -> Template:
@@ -110,43 +108,4 @@ async def delete(request: _Request) -> Response[Any]:
     return answer
 
 
-@post("/settings/deletion/undo", **access.person(while_disabled=True))
-async def undo(request: _Request) -> Response[Any]:
-    """Open the account again."""
-    services = request.app.state.services
-    async with db.transaction(services.pool) as conn:
-        await closing.undo(conn, auth.principal_of(request).account.id, services.clock())
-    return view.done(request, "/settings", "deletion_undone")
-
-
-@get("/deletion/undo", **access.public())
-async def ask_undo(request: _Request, token: Token = "") -> Template:
-    """A button: programs that look through mail follow every link."""
-    return view.render(request, "undo_deletion.html", token=token, undone=None)
-
-
-@post("/deletion/undo", **access.public())
-async def undo_by_link(request: _Request) -> Template:
-    """By the link in the mail, which works once."""
-    form = await sent(request)
-    token = form.text("token")[:200]
-    try:
-        undone = await ask_by_token(request, DeletionController.undo_deletion, token)
-    except Problem as error:
-        refused = form.refuse(error)
-        return view.render(request, "undo_deletion.html", form=refused, token="", undone=None)
-    return view.render(request, "undo_deletion.html", token="", undone=undone)
-
-
-@get("/deletion/receipt", **access.public())
-async def receipt(request: _Request, token: Token = "") -> Template:
-    """How the deletion stands, and what was erased; for as long as there is a receipt."""
-    async with db.transaction(request.app.state.services.pool) as conn:
-        shown = await receipts.by_token(conn, token)
-    return view.render(request, "receipt.html", receipt=shown)
-
-
-HANDLERS = (
-    exports, request_export, prove_for_export, download, ask_delete, delete, undo, ask_undo,
-    undo_by_link, receipt,
-)  # fmt: skip
+HANDLERS = (exports, request_export, prove_for_export, download, ask_delete, delete)
