@@ -16,7 +16,7 @@ BEGIN
     EXECUTE format('GRANT SELECT ON tier, series, schema_migration TO %s', everyone);
     EXECUTE format('GRANT SELECT ON account, device TO %I, %I', api, worker);
     -- what a flush needs: no address, no verifier
-    EXECUTE format('GRANT SELECT (id, plan, tier, moving_from) ON account TO %I', ingest);
+    EXECUTE format('GRANT SELECT (id, plan, tier, moving_from, readable_from) ON account TO %I', ingest);
     EXECUTE format('GRANT SELECT (id, account_id, clock, mac_address, firmware_version, attributes) ON device TO %I', ingest);
     EXECUTE format('GRANT SELECT ON directory_change TO %I, %I', ingest, api);
     EXECUTE format('GRANT INSERT ON directory_change TO %I, %I', api, worker);
@@ -81,6 +81,7 @@ BEGIN
     EXECUTE format('GRANT SELECT (id, account_id, name, url, failures, paused_at, created_at) ON channel TO %I', api);
     EXECUTE format('GRANT UPDATE ON channel TO %I', api);
     EXECUTE format('GRANT SELECT, UPDATE ON channel TO %I', worker);
+    EXECUTE format('GRANT UPDATE ON alert_rule TO %I', worker); -- a smaller plan pauses some
     EXECUTE format('GRANT SELECT, INSERT ON delivery TO %I, %I', api, worker);
     EXECUTE format('GRANT UPDATE, DELETE ON delivery TO %I', worker);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON mail_day TO %I', worker);
@@ -89,7 +90,8 @@ BEGIN
     EXECUTE format('GRANT SELECT ON stream, live_channel TO %s', everyone);
     EXECUTE format('GRANT DELETE ON stream TO %I', worker);
 
-    EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text) TO %I', worker);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text), settle_retention(text) TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON move TO %I', worker);
 
     -- our functions are for our roles; one that is closed to PUBLIC already is granted by name
     FOR part IN
