@@ -4,10 +4,12 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --home-dir /var/lib/paqett paqett
 WORKDIR /opt/paqett
-COPY pyproject.toml constraints.txt README.md ./
+COPY pyproject.toml constraints.txt README.md hatch_build.py ./
+COPY assets assets
 COPY src src
 COPY sql sql
 COPY config config
+COPY docs docs
 RUN python3 -m venv /opt/venv \
  && /opt/venv/bin/pip install --no-cache-dir --require-hashes -r constraints.txt \
  && /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .

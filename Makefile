@@ -1,7 +1,7 @@
 # `make help` lists the targets.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup up down check test prove bench
+.PHONY: help setup browser up down check test prove bench
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -21,10 +21,13 @@ check: setup ## format, lint, types, import layers
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: setup ## every proof in its bounded form
-	$(PY) -m pytest -m "not prove" -n 2 --dist loadfile
+browser: # what the tests of the pages need besides
+	@bash src/paqett/local/setup.sh --tests
 
-prove: setup ## the long form of every proof, into benchmarks/results/
+test: browser ## every proof in its bounded form
+	$(PY) -m pytest -m "not prove" -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+
+prove: browser ## the long form of every proof, into benchmarks/results/
 	$(PY) -m pytest -m prove --stepwise --junitxml=benchmarks/results/prove.xml
 
 bench: setup ## measure against the ceiling of the same run

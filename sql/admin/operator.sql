@@ -146,11 +146,20 @@ COMMENT ON VIEW admin.sql_logins IS 'strikes: how often lately the watch had to 
 DO $$
 DECLARE
     admin text := current_database() || '_admin';
+    api text := current_database() || '_api';
 BEGIN
     REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA admin FROM PUBLIC;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = admin) THEN
         EXECUTE format('GRANT USAGE ON SCHEMA public, admin TO %I', admin);
         EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA admin TO %I', admin);
         EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA admin TO %I', admin);
+    END IF;
+    -- for the page of operators
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = api) THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA admin TO %I', api);
+        EXECUTE format('GRANT SELECT ON admin.accounts, admin.usage, admin.ingest_lag, admin.rejections,'
+            ' admin.retention, admin.job_failures, admin.sizes TO %I', api);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION admin.oldest_reading(text),'
+            ' admin.largest_devices(interval, int) TO %I', api);
     END IF;
 END $$;

@@ -92,6 +92,16 @@ BEGIN
 
     EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text), settle_retention(text) TO %I', worker);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON move TO %I', worker);
+    -- exports: asked for in the API, written and ended by the worker, which reads all but secrets
+    EXECUTE format('GRANT SELECT, INSERT ON export TO %I', api);
+    EXECUTE format('GRANT SELECT, UPDATE, DELETE ON export TO %I', worker);
+    EXECUTE format('GRANT SELECT (id, account_id, name, hint, scopes, device_ids, created_at, expires_at, last_used_at, last_used_ip) ON api_key TO %I', worker);
+    -- deletions: asked for and undone in the API, carried out by the worker
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON erasure TO %I, %I', api, worker);
+    EXECUTE format('GRANT UPDATE (changed_at) ON alert_rule TO %I', worker);
+    EXECUTE format('GRANT DELETE ON api_key, job_error TO %I', worker);
+
+    EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text) TO %I', worker);
 
     -- our functions are for our roles; one that is closed to PUBLIC already is granted by name
     FOR part IN

@@ -3,18 +3,19 @@
 INSERT INTO account (email, plan, tier, email_verified_at)
 VALUES (%(email)s, %(plan)s, %(tier)s, now())
 ON CONFLICT DO NOTHING
-RETURNING id, email, plan, tier, moving_from, readable_from, disabled_at;
+RETURNING id, email, plan, tier, moving_from, readable_from, disabled_at, closing_at;
 
 -- name: find_account
 -- One account by its number or its address, for the operator's command line.
-SELECT id, email, plan, tier, moving_from, readable_from, disabled_at FROM account
+SELECT id, email, plan, tier, moving_from, readable_from, disabled_at, closing_at FROM account
 WHERE id::text = %(account)s OR lower(email) = lower(%(account)s);
 
 -- name: unscoped_accounts
 -- The operator's list: counts and plans, never readings.
 SELECT account.id, account.email, account.plan, account.tier, account.moving_from,
        account.readable_from, account.email_verified_at IS NOT NULL AS verified,
-       account.disabled_at IS NOT NULL AS disabled, account.operator, count(device.id) AS devices
+       account.disabled_at IS NOT NULL AS disabled, account.closing_at IS NOT NULL AS closing,
+       account.operator, count(device.id) AS devices
 FROM account LEFT JOIN device ON device.account_id = account.id
 GROUP BY account.id ORDER BY account.id;
 
@@ -22,7 +23,8 @@ GROUP BY account.id ORDER BY account.id;
 -- What the account's person may see of it.
 SELECT account.id, email, email_verified_at, first_name, surname, time_zone, plan,
        password_hash IS NOT NULL AS has_password, operator, created_at, age_confirmed_at,
-       policy_version, policy_accepted_at, disabled_at,
+       policy_version, policy_accepted_at, disabled_at, closing_at,
+       (SELECT due_at FROM erasure WHERE account_id = account.id AND device_id IS NULL) AS erased_at,
        ARRAY(SELECT provider FROM identity WHERE account_id = account.id ORDER BY provider) AS providers
 FROM account WHERE account.id = %(account)s;
 

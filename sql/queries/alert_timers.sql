@@ -1,7 +1,7 @@
 -- name: unscoped_due_alerts
--- Accounts in which a pending alert has become due by the clock.
-SELECT DISTINCT account_id FROM alert
-WHERE state = 'pending' AND timer_at <= %(now)s ORDER BY account_id;
+-- Accounts, not those that are closing, in which a pending alert has become due by the clock.
+SELECT DISTINCT account_id FROM alert JOIN account ON account.id = account_id
+WHERE state = 'pending' AND timer_at <= %(now)s AND account.closing_at IS NULL ORDER BY account_id;
 
 -- name: fire_due_alerts
 -- The account's pending alerts whose time has come.
@@ -46,6 +46,7 @@ CROSS JOIN LATERAL (
     SELECT greatest(fresh.last_fresh_at, mark.received_at, r.changed_at, d.created_at, d.resumed_at) AS since
 ) AS silent
 WHERE r.kind = 'no_data' AND r.enabled AND r.paused_at IS NULL AND r.metric IS NULL
+  AND NOT EXISTS (SELECT FROM account WHERE account.id = r.account_id AND account.closing_at IS NOT NULL)
   AND (%(account)s::int IS NULL OR r.account_id = %(account)s)
   AND %(now)s::timestamptz - greatest(silent.since, %(counting_from)s::timestamptz) >= make_interval(secs => r.for_s)
   AND NOT EXISTS (SELECT FROM alert
@@ -94,7 +95,7 @@ CROSS JOIN LATERAL (
                          THEN least(reading.time, fresh.last_fresh_at, %(now)s::timestamptz) END,
                     m.received_at, r.changed_at, d.resumed_at, coalesce(s.created_at, d.created_at)) AS since
 ) AS silent
-WHERE r.kind = 'no_data' AND r.enabled AND r.paused_at IS NULL AND r.metric IS NOT NULL
+WHERE r.kind = 'no_data' AND r.enabled AND r.paused_at IS NULL AND r.metric IS NOT NULL AND a.closing_at IS NULL
   AND a.tier = %(tier)s AND a.moving_from IS NOT DISTINCT FROM %(moving_from)s
   AND (%(account)s::int IS NULL OR r.account_id = %(account)s)
   AND (s.id IS NOT NULL OR r.device_id IS NOT NULL)
@@ -110,6 +111,7 @@ FROM alert_rule AS r
 JOIN device AS d ON d.account_id = r.account_id AND (r.device_id IS NULL OR d.id = r.device_id)
     AND d.paused_at IS NULL
 WHERE r.kind = 'offline' AND r.enabled AND r.paused_at IS NULL AND d.connection = 'offline'
+  AND NOT EXISTS (SELECT FROM account WHERE account.id = r.account_id AND account.closing_at IS NOT NULL)
   AND (%(account)s::int IS NULL OR r.account_id = %(account)s)
   AND %(now)s::timestamptz - greatest(d.connection_since, r.changed_at, d.resumed_at, %(counting_from)s::timestamptz)
       >= make_interval(secs => r.for_s)

@@ -83,3 +83,12 @@ WHERE account_id IN (
         OR stale_since IS NOT NULL AND synced_at < %(soon)s)
     ORDER BY synced_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 RETURNING account_id;
+
+-- name: ending_of
+-- Whether the account is closing, and which subscription was set to end for that.
+SELECT s.customer_id, s.ended_for_deletion AS ended, a.closing_at IS NOT NULL AS closing
+FROM account AS a JOIN subscription AS s ON s.account_id = a.id WHERE a.id = %(account)s;
+
+-- name: note_ending
+-- The subscription of the account that ends because it is being deleted.
+UPDATE subscription SET ended_for_deletion = %(subscription)s WHERE account_id = %(account)s;

@@ -1,8 +1,8 @@
 -- name: unscoped_device_verifiers
--- Every device's line of the password file: the broker serves all accounts that are not disabled,
--- but for devices their plans have no room for.
+-- Every device's line of the password file: the broker serves all accounts that are neither
+-- disabled nor closing, but for devices their plans have no room for.
 SELECT device.id, device.verifier FROM device JOIN account ON account.id = device.account_id
-WHERE account.disabled_at IS NULL AND device.paused_at IS NULL ORDER BY device.id;
+WHERE account.disabled_at IS NULL AND account.closing_at IS NULL AND device.paused_at IS NULL ORDER BY device.id;
 
 -- name: unscoped_note_connections
 -- The last state of each device the broker's log speaks of, whosesoever it is.

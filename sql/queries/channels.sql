@@ -56,7 +56,8 @@ SELECT d.id, d.event, d.created_at, d.notice_id, jsonb_array_length(d.attempts) 
        CASE WHEN c.old_secret_until > %(now)s THEN c.old_secret END AS old_secret,
        n.kind, n.data, n.created_at AS noticed_at
 FROM delivery AS d JOIN channel AS c ON c.id = d.channel_id LEFT JOIN notice AS n ON n.id = d.notice_id
-WHERE d.account_id = %(account)s AND d.id = %(delivery)s AND d.state = 'waiting';
+WHERE d.account_id = %(account)s AND d.id = %(delivery)s AND d.state = 'waiting'
+  AND NOT EXISTS (SELECT FROM account WHERE account.id = d.account_id AND closing_at IS NOT NULL);
 
 -- name: note_attempt
 -- One attempt at a delivery of the account, and what has become of it.

@@ -119,3 +119,7 @@ WHERE account_id = %(account)s AND id = %(id)s FOR NO KEY UPDATE;
 UPDATE device SET mac_address = %(mac_address)s, firmware_version = %(firmware_version)s,
     attributes = %(attributes)s
 WHERE account_id = %(account)s AND id = %(id)s;
+
+-- name: metrics_of_account
+-- The names a person may choose among when they write a rule or a chart.
+SELECT DISTINCT metric FROM series WHERE account_id = %(account)s ORDER BY metric LIMIT %(limit)s;

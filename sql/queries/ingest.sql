@@ -18,7 +18,8 @@ WHERE version > %(version)s ORDER BY version;
 -- name: unscoped_directory_devices
 -- Devices by id with what a flush needs of their accounts: the broker has vouched for the ids.
 SELECT device.id AS device_id, device.account_id, device.clock, account.plan, account.tier,
-       account.moving_from, (extract(epoch FROM tier.retention) * 1000000)::bigint AS retention_us
+       account.moving_from, account.closing_at IS NOT NULL AS closing,
+       (extract(epoch FROM tier.retention) * 1000000)::bigint AS retention_us
 FROM device
 JOIN account ON account.id = device.account_id
 JOIN tier ON tier.name = account.tier

@@ -1,6 +1,6 @@
 -- name: lock_account
 -- One change of plan at a time for an account.
-SELECT id, email, plan, tier, moving_from, readable_from, tier_due_at
+SELECT id, email, plan, tier, moving_from, readable_from, tier_due_at, erasing
 FROM account WHERE id = %(account)s FOR UPDATE;
 
 -- name: unscoped_tiers
@@ -110,12 +110,15 @@ SELECT settle_retention(%(tier)s) AS rests;
 
 -- name: unscoped_report_long_moves
 -- The worker's round: whosesoever move takes long, told to the operator once.
-UPDATE move SET reported_at = %(now)s WHERE begun_at < %(since)s AND reported_at IS NULL
-RETURNING account_id;
+UPDATE move SET reported_at = %(now)s FROM account
+WHERE account.id = move.account_id AND account.moving_from IS NOT NULL
+  AND begun_at < %(since)s AND reported_at IS NULL
+RETURNING move.account_id;
 
 -- name: unscoped_move_state
 -- How many accounts are being moved, whosesoever, and since when the oldest of them.
-SELECT count(*) AS open, min(begun_at) AS begun_at FROM move;
+SELECT count(*) AS open, min(begun_at) AS begun_at
+FROM move JOIN account ON account.id = move.account_id WHERE account.moving_from IS NOT NULL;
 
 -- name: unscoped_remind_of_grace
 -- The worker's round: whose grace is nearly over; each number of days is told once.
@@ -128,34 +131,3 @@ RETURNING id, plan, tier_due_at;
 -- The account's readings all stand in its tier again; what had expired is gone, so that what comes
 -- late may be as old as the tier allows.
 UPDATE account SET moving_from = NULL, readable_from = 'epoch' WHERE id = %(account)s;
-
--- name: erase_numbers
--- A deleted device's or metric's readings, or a range of them; one stretch of time at a time, of
--- the account alone.
-DELETE FROM {tier} WHERE account_id = %(account)s AND series_id = ANY (%(series)s)
-AND time >= %(from)s AND time < %(to)s;
-
--- name: erase_texts
--- The same for text values.
-DELETE FROM {tier_text} WHERE account_id = %(account)s AND series_id = ANY (%(series)s)
-AND time >= %(from)s AND time < %(to)s;
-
--- name: oldest_series_number
--- Where an erasure has got to: one look into the index for each of the series.
-SELECT min(first.time) AS time
-FROM unnest(%(series)s::int[]) AS s (id) CROSS JOIN LATERAL (
-    SELECT time FROM {tier} WHERE account_id = %(account)s AND series_id = s.id
-      AND time >= coalesce(%(from)s::timestamptz, '-infinity')
-      AND time < coalesce(%(to)s::timestamptz, 'infinity')
-    ORDER BY time LIMIT 1
-) AS first;
-
--- name: oldest_series_text
--- The same for text values.
-SELECT min(first.time) AS time
-FROM unnest(%(series)s::int[]) AS s (id) CROSS JOIN LATERAL (
-    SELECT time FROM {tier_text} WHERE account_id = %(account)s AND series_id = s.id
-      AND time >= coalesce(%(from)s::timestamptz, '-infinity')
-      AND time < coalesce(%(to)s::timestamptz, 'infinity')
-    ORDER BY time LIMIT 1
-) AS first;

@@ -76,7 +76,7 @@ SELECT unsubscribe_secret FROM account WHERE id = %(account)s;
 -- name: mail_person
 -- Whom a mail of the account goes to, and how to speak to them.
 SELECT id, email, pending_email, first_name, time_zone, email_verified_at IS NOT NULL AS verified,
-       disabled_at IS NOT NULL AS disabled, unsubscribe_secret
+       disabled_at IS NOT NULL AS disabled, closing_at IS NOT NULL AS closing, unsubscribe_secret
 FROM account WHERE id = %(account)s;
 
 -- name: unscoped_forget_notices

@@ -22,3 +22,17 @@ FROM admin.largest_devices(make_interval(days => %(days)s), %(limit)s);
 -- What fills the disk; no tenant's data.
 SELECT table_name, chunks, table_bytes, index_bytes, bytes FROM admin.sizes
 ORDER BY bytes DESC, table_name LIMIT %(limit)s;
+
+-- name: unscoped_ingest_hours
+-- The operator's view of what all accounts sent by hour, from the counters.
+SELECT hour, sum(messages)::bigint AS messages, sum(points)::bigint AS points
+FROM usage_hour WHERE hour >= %(since)s GROUP BY hour ORDER BY hour DESC;
+
+-- name: unscoped_job_failures
+-- Jobs of any account that failed or are tried again, without what they carry.
+SELECT queue, id, job, status, failures, at FROM admin.job_failures
+ORDER BY at DESC NULLS LAST, id LIMIT %(limit)s;
+
+-- name: unscoped_silence
+-- When each account's newest fresh reading was received; not the reading.
+SELECT account_id, received_at, devices FROM admin.ingest_lag;

@@ -16,7 +16,7 @@ VALUES (%(id)s, %(account)s, %(device)s, %(key)s, %(session)s, now() + %(lasts)s
 UPDATE stream SET until = now() + %(lasts)s
 FROM account
 WHERE stream.id = %(id)s AND account_id = %(account)s AND account.id = account_id
-  AND account.disabled_at IS NULL
+  AND account.disabled_at IS NULL AND account.closing_at IS NULL
   AND (session_id IS NULL OR EXISTS (
         SELECT FROM session WHERE session.id = session_id AND ended_at IS NULL AND expires_at > now()))
   AND (key_id IS NULL OR EXISTS (

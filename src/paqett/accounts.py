@@ -36,6 +36,7 @@ class Account(msgspec.Struct, frozen=True):
     moving_from: str | None
     readable_from: datetime
     disabled_at: datetime | None = None
+    closing_at: datetime | None = None
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -48,11 +49,15 @@ class Listed(msgspec.Struct, frozen=True):
     devices: int
     verified: bool
     disabled: bool
+    closing: bool
     operator: bool
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """What an account knows of its person, for the person; `providers` may sign it in."""
+    """What an account knows of its person, for the person; `providers` may sign it in.
+
+    `closing_at` is when its deletion was asked for, `erased_at` when it will be carried out.
+    """
 
     id: int
     email: str
@@ -69,6 +74,8 @@ class Profile(msgspec.Struct, frozen=True):
     policy_version: str | None
     policy_accepted_at: datetime | None
     disabled_at: datetime | None
+    closing_at: datetime | None
+    erased_at: datetime | None
 
 
 class SignIn(msgspec.Struct, frozen=True):

@@ -182,6 +182,13 @@ def _rule(row: dict[str, Any]) -> Rule:
     )  # fmt: skip
 
 
+def draft(wanted: RuleIn, now: datetime) -> Rule:
+    """The rule as it would be, stored nowhere: to see what it would have done. Raises `Invalid`."""
+    columns = {**_columns(wanted), "id": 0, "created_at": now}
+    renamed = {"device_id": columns["device"], "for_s": columns["for"]}
+    return _rule({**columns, **renamed})
+
+
 async def create(
     conn: Connection, account: Account, plan: Plan, wanted: RuleIn, now: datetime
 ) -> Rule:

@@ -39,6 +39,7 @@ from paqett import (
 )
 from paqett.billing import sync as billing
 from paqett.broker import process as broker
+from paqett.erasure import closing
 from paqett.errors import ConfigurationError, Conflict, Invalid, NotFound, PaqettError
 from paqett.ingest import process as ingest
 from paqett.local import agent, fleet, simulate, state, torture, up
@@ -47,6 +48,7 @@ from paqett.principals import SCOPES
 from paqett.settings import Settings, load
 from paqett.sqlfiles import query
 from paqett.web import server
+from paqett.worker import erasure
 from paqett.worker import process as worker
 
 _ON_WHAT_RUNS_HERE = ("admin", "device", "doctor", "simulate")
@@ -200,6 +202,18 @@ def _admin(parser: argparse.ArgumentParser) -> None:
     command.add_argument("--days", type=_positive, default=7, help="of devices: how far back")
     command.add_argument("--limit", type=_positive, default=20)
     command.set_defaults(run=_with_database(_top))
+    _json_flag(command)
+    command = commands.add_parser(
+        "erase", help="delete an account as its person would: in 7 days, with all that is its"
+    )
+    command.add_argument("account", help="id or e-mail")
+    command.add_argument("--now", action="store_true", help="at once, and nothing undoes it")
+    command.set_defaults(run=_with_database(_erase))
+    _json_flag(command)
+    command = commands.add_parser(
+        "reapply-erasures", help="after a restore: erase again what was erased since the backup"
+    )
+    command.set_defaults(run=_reapply)
     _json_flag(command)
     command = commands.add_parser("list", help="all accounts")
     command.set_defaults(run=_with_database(_list_accounts))
@@ -498,6 +512,22 @@ async def _top(conn: db.Connection, _: Settings, arguments: argparse.Namespace) 
     if arguments.tables:
         return await oversight.largest_tables(conn, arguments.limit)
     return await oversight.largest_devices(conn, arguments.days, arguments.limit)
+
+
+async def _erase(conn: db.Connection, _: Settings, arguments: argparse.Namespace) -> Any:
+    account = await accounts.find(conn, arguments.account)
+    return await closing.ask(conn, account.id, "operator", datetime.now(UTC), at_once=arguments.now)
+
+
+def _reapply(settings: Settings, arguments: argparse.Namespace) -> int:
+    async def run() -> erasure.Reapplied:
+        from paqett.app import services  # noqa: PLC0415 - as above
+
+        async with services(settings, "admin") as opened:
+            return await erasure.reapply(opened)
+
+    _show(asyncio.run(run()), arguments)
+    return 0
 
 
 async def _list_accounts(conn: db.Connection, _: Settings, __: argparse.Namespace) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from psycopg import AsyncConnection, OperationalError, errors
+from psycopg import AsyncConnection, IsolationLevel, OperationalError, errors, sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -115,4 +115,28 @@ async def transaction(
             await conn.execute(
                 "SELECT set_config('statement_timeout', %s, true)", (f"{timeout_s * 1000:.0f}",)
             )
+        yield conn
+
+
+@asynccontextmanager
+async def snapshot(conn: Connection) -> AsyncIterator[str]:
+    """Hold the database as it is at this moment, for `as_of`; no table is locked meanwhile."""
+    await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+    await conn.set_read_only(True)
+    async with conn.transaction():
+        # whoever ends idle transactions would end this one
+        await conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        row = await (await conn.execute("SELECT pg_export_snapshot() AS name")).fetchone()
+        assert row is not None  # noqa: S101 - a function gives a row
+        yield row["name"]
+
+
+@asynccontextmanager
+async def as_of(conn: Connection, held: str) -> AsyncIterator[Connection]:
+    """One short transaction on what another connection's `snapshot` holds."""
+    await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+    await conn.set_read_only(True)
+    async with conn.transaction():
+        statement = sql.SQL("SET TRANSACTION SNAPSHOT {}")
+        await conn.execute(statement.format(sql.Literal(held)))
         yield conn

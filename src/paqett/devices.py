@@ -183,6 +183,12 @@ async def create(
         raise
 
 
+async def count(conn: Connection, account: Account) -> int:
+    """How many devices the account has."""
+    row = await (await conn.execute(query("count_devices"), {"account": account.id})).fetchone()
+    return int(row["devices"]) if row else 0
+
+
 async def create_many(
     conn: Connection, account: Account, plan: Plan, wanted: list[DeviceIn]
 ) -> list[NewDevice]:
@@ -192,8 +198,7 @@ async def create_many(
     """
     _check(wanted)
     await conn.execute(query("lock_device_count"), {"account": account.id})
-    row = await (await conn.execute(query("count_devices"), {"account": account.id})).fetchone()
-    present = row["devices"] if row else 0
+    present = await count(conn, account)
     if plan.devices is not None and present + len(wanted) > plan.devices:
         raise LimitReached(
             f"The plan {plan.name} allows {plan.devices} devices; the account has {present}.",
@@ -353,7 +358,7 @@ async def update(
 
 
 async def delete(conn: Connection, account: Account, device_id: str) -> None:
-    """Gone and cut off at once; its readings are erased by a job. Raises `NotFound`.
+    """Gone and cut off at once; everything of it is erased by a job. Raises `NotFound`.
 
     Its place goes to the oldest device that was paused.
     """
@@ -367,11 +372,10 @@ async def delete(conn: Connection, account: Account, device_id: str) -> None:
         raise _not_found(device_id)
     if gone["paused_at"] is None:
         await conn.execute(query("resume_oldest"), {"account": account.id})
-    if series:
-        ids = [row["id"] for row in series]
-        await jobs.defer(
-            conn, "erase_series", lock=f"erase {device_id}", account_id=account.id, series_ids=ids
-        )
+    wanted = {**values, "series": [row["id"] for row in series]}
+    row = await (await conn.execute(query("erase_device_later"), wanted)).fetchone()
+    if row is not None:
+        await jobs.defer(conn, "erase", lock=f"erase {row['id']}", erasure=str(row["id"]))
 
 
 async def rotate_secret(conn: Connection, account: Account, device_id: str) -> str:

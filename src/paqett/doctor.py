@@ -41,8 +41,8 @@ async def edition(conn: Connection) -> Edition:
 
 
 def examine_machine(settings: Settings) -> list[Finding]:
-    """What can be seen without the database: the spool, what the broker may lose, the mail."""
-    return [_spool(settings), _exposure(settings), _mail(settings)]
+    """What can be seen without the database: spool, broker, mail, what the policy lacks."""
+    return [_spool(settings), _exposure(settings), _mail(settings), _privacy(settings)]
 
 
 def _spool(settings: Settings) -> Finding:
@@ -91,6 +91,20 @@ def _mail(settings: Settings) -> Finding:
     if settings.behind_tls:
         return Finding("mail", "warning", detail, "set mail.smtp_host")
     return Finding("mail", "ok", detail)
+
+
+def _privacy(settings: Settings) -> Finding:
+    """The policy must name who is responsible, at the latest where strangers can reach it."""
+    own = settings.privacy
+    named = {
+        "controller": own.controller, "contact": own.contact, "hosting_region": own.hosting_region,
+    }  # fmt: skip
+    lacking = [name for name, text in named.items() if not text.strip()]
+    if not lacking:
+        return Finding("privacy", "ok", f"/privacy names {own.contact} and {own.hosting_region}")
+    detail = f"/privacy does not say: {', '.join(lacking)}"
+    mend = f"set {', '.join(f'privacy.{name}' for name in lacking)}"
+    return Finding("privacy", "warning" if settings.behind_tls else "ok", detail, mend)
 
 
 async def examine(conn: Connection, now: datetime) -> list[Finding]:

@@ -22,6 +22,8 @@ from paqett.sqlfiles import query
 MOST_ATTEMPTS = 20
 WEBHOOKS = "webhooks"
 """The queue of deliveries to other people's servers."""
+EXPORTS = "exports"
+"""The queue of archives, which take their time."""
 _LONGEST_WAIT_S = 2 * 3600
 
 

@@ -9,16 +9,17 @@ from typing import Any
 
 import msgspec
 
-from paqett import notice_events, notices, tokens
+from paqett import consequences, notice_events, notices, tokens
 from paqett.db import Connection
-from paqett.mail_rendering import render
+from paqett.mail_rendering import local_time, render
 from paqett.mail_transport import Mail
 from paqett.mails import Template
 from paqett.notice_events import OPTIONAL_KINDS, Kind
 from paqett.settings import Settings
 from paqett.sqlfiles import query
 
-# What a disabled account still hears: what keeps it safe, and what its export and deletion need.
+# What a disabled account, or one that is closing, still hears: what keeps it safe, and what its
+# export and deletion need.
 _TO_DISABLED: frozenset[Template] = frozenset(
     {"already_registered", "reset_password", "email_in_use", "reauthenticate_code"}
 )
@@ -55,6 +56,7 @@ class Person(msgspec.Struct, frozen=True):
     time_zone: str
     verified: bool
     disabled: bool
+    closing: bool
     unsubscribe_secret: bytes
 
 
@@ -91,9 +93,12 @@ async def write(
 
 
 def _may_get(template: Template, person: Person) -> bool:
+    open_ = not person.disabled and not person.closing
     if template == "verify_email":
-        return not person.verified and not person.disabled
-    return person.verified and (not person.disabled or template in _TO_DISABLED)
+        return not person.verified and open_
+    if template == "account_closing":
+        return person.verified and person.closing
+    return person.verified and (open_ or template in _TO_DISABLED)
 
 
 async def _proof(
@@ -107,10 +112,29 @@ async def _proof(
         return {"digits": digits, "lasts_s": lasts_s}
     if template == "reset_password":
         page, lasts_s = "/reset-password", terms.reset_password_s
+    if template == "account_closing":
+        return await _undoing(conn, terms, account_id, to, now)
     if template not in ("verify_email", "change_email", "reset_password"):
         return {}
     token = await tokens.issue(conn, account_id, template, to, now, lasts_s)
     return {"link": f"{terms.public_url}{page}?token={token}", "lasts_s": lasts_s}
+
+
+async def _undoing(
+    conn: Connection, terms: Terms, account_id: int, to: str, now: datetime
+) -> dict[str, Any]:
+    """What the deletion means, when it comes, and the link that undoes it until then."""
+    values = {"account": account_id}
+    row = await (await conn.execute(query("erasure_of_account"), values)).fetchone()
+    due = now if row is None else row["due_at"]
+    lasts_s = (due - now).total_seconds()
+    token = await tokens.issue(conn, account_id, "undo_deletion", to, now, lasts_s)
+    return {
+        "link": f"{terms.public_url}/deletion/undo?token={token}",
+        "erased_at": local_time(due, "UTC"),
+        "at_once": consequences.AT_ONCE,
+        "then": consequences.LATER,
+    }
 
 
 async def _notice(
@@ -120,7 +144,7 @@ async def _notice(
     row = await (await conn.execute(query("notice_to_mail"), values)).fetchone()
     if row is None or not person.verified:
         return None
-    if person.disabled and row["kind"] not in _KINDS_TO_DISABLED:
+    if (person.disabled or person.closing) and row["kind"] not in _KINDS_TO_DISABLED:
         return None
     if not await notices.is_mailed(conn, person.id, row["kind"]):
         return None

@@ -8,6 +8,7 @@ from datetime import datetime
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
+from email.parser import BytesHeaderParser
 from email.policy import SMTP, EmailPolicy
 from email.utils import format_datetime, parseaddr
 from pathlib import Path
@@ -178,6 +179,22 @@ def _write(message: EmailMessage, template: str, folder: Path, now: datetime) ->
                 return
     finally:
         draft.unlink()
+
+
+def forget_of(folder: Path, addresses: list[str]) -> int:
+    """Remove the mails to any of `addresses`; how many there were."""
+    wanted = {_ascii_domain(address).lower() for address in addresses}
+    removed = 0
+    for path in folder.glob("*.eml"):
+        try:
+            with path.open("rb") as file:
+                to = BytesHeaderParser(policy=SMTP).parse(file)["To"]
+        except FileNotFoundError:
+            continue
+        if any(one.addr_spec.lower() in wanted for one in to.addresses):
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
 
 
 def forget_old(folder: Path, now: datetime) -> int:

@@ -17,6 +17,7 @@ Template = Literal[
     "change_email",
     "email_in_use",
     "reauthenticate_code",
+    "account_closing",
     "notice",
 ]
 

@@ -33,6 +33,13 @@ async def list_metrics(conn: Connection, account: Account, device_id: str) -> Pa
     return Page([msgspec.convert(row, Metric) for row in rows], None)
 
 
+async def names(conn: Connection, account: Account, limit: int) -> list[str]:
+    """What metrics of any device of the account are called, at most `limit`."""
+    values = {"account": account.id, "limit": limit}
+    rows = await (await conn.execute(query("metrics_of_account"), values)).fetchall()
+    return [row["metric"] for row in rows]
+
+
 async def update(
     conn: Connection, account: Account, device_id: str, metric: str, changes: dict[str, Any]
 ) -> Metric:

@@ -47,7 +47,7 @@ async def migrate(conn: Connection) -> list[str]:
         for folder in ("hypertables", "policies"):
             for path in sorted((sql_dir() / folder).glob("*.sql")):
                 await _run(conn, script(folder, path.name))
-        for name in ("roles.sql", "grafana.sql", "operator.sql"):
+        for name in ("erasure.sql", "roles.sql", "grafana.sql", "operator.sql"):
             await _run(conn, script("admin", name))
         if superuser:
             await conn.execute("RESET ROLE")

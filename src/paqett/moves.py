@@ -15,12 +15,11 @@ from typing import Any
 
 import msgspec
 
-from paqett import grafana, jobs, notices, pauses
-from paqett.accounts import Account
+from paqett import grafana, notices, pauses
 from paqett.db import Connection
 from paqett.errors import Invalid, NotFound
 from paqett.plans import Plan
-from paqett.readings.buckets import to_us
+from paqett.retention import TierState
 from paqett.sqlfiles import query, tier_query
 
 GRACE = timedelta(days=14)  # product contract §5: downgrade
@@ -68,7 +67,9 @@ async def set_plan(
     await conn.execute(query("lock_directory"))
     await conn.execute(query("lock_device_count"), {"account": account_id})
     account = await _lock(conn, account_id)
-    tiers = await _tiers(conn)
+    if account["erasing"]:
+        return None
+    tiers = await tier_retentions(conn)
     if plan.tier not in tiers:
         raise Invalid(f"the tier {plan.tier} of plan {plan.name} has no policy file", field="plan")
     due = _due(account, plan, tiers, now)
@@ -111,7 +112,7 @@ async def _tell(
 
 async def remind(conn: Connection, plans: dict[str, Plan], now: datetime) -> int:
     """Tell whose older readings are erased in 7 days, and in 1; how many were told."""
-    tiers = await _tiers(conn)
+    tiers = await tier_retentions(conn)
     told = 0
     for days in sorted(_REMIND):
         values = {"now": now, "before": now + timedelta(days=days), "days": days}
@@ -133,7 +134,7 @@ async def apply_due(
     Raises `Invalid` for a plan that is no longer in plans.toml.
     """
     account = await _lock(conn, account_id)
-    if account["tier_due_at"] is None or account["tier_due_at"] > now:
+    if account["tier_due_at"] is None or account["tier_due_at"] > now or account["erasing"]:
         return
     plan = plans.get(account["plan"])
     if plan is None:
@@ -141,7 +142,7 @@ async def apply_due(
     if account["tier"] == plan.tier:
         await conn.execute(query("forget_due"), {"account": account_id})
     elif account["moving_from"] is None:
-        await _flip(conn, account, plan.tier, await _tiers(conn), now)
+        await _flip(conn, account, plan.tier, await tier_retentions(conn), now)
 
 
 async def _flip(
@@ -173,7 +174,8 @@ async def _lock(conn: Connection, account_id: int) -> dict[str, Any]:
     return row
 
 
-async def _tiers(conn: Connection) -> dict[str, timedelta]:
+async def tier_retentions(conn: Connection) -> dict[str, timedelta]:
+    """Every tier and how long it keeps readings."""
     rows = await (await conn.execute(query("unscoped_tiers"))).fetchall()
     return {row["name"]: row["retention"] for row in rows}
 
@@ -243,9 +245,8 @@ async def close_move(conn: Connection, account_id: int) -> bool:
     move = await (await conn.execute(query("open_move"), {"account": account_id})).fetchone()
     if move is None or move["carried_to"] < move["until"]:
         return False
-    names = ("oldest_series_number", "oldest_series_text")
     span = {"series": move["series"], "from": move["until"], "to": None}
-    left = await _oldest(conn, source, names, account_id, **span)
+    left = await _oldest(conn, source, account_id, **span)
     if left is not None:  # a clock was wrong when it was stored
         values = {"account": account_id, "until": left + SLICE}
         await conn.execute(query("prolong_move"), values)
@@ -256,6 +257,13 @@ async def close_move(conn: Connection, account_id: int) -> bool:
     return True
 
 
+async def settle_retention(conn: Connection, state: TierState) -> None:
+    """Policies that rest go on where the account whose move they rested for was erased."""
+    if state.retention_by == "timescaledb":
+        await conn.execute(query("lock_directory"))
+        await conn.execute(query("unscoped_settle_retention"), {"tier": state.name})
+
+
 async def report_long(conn: Connection, now: datetime) -> list[int]:
     """Accounts whose move takes longer than `LONG`, each once: an operator is to hear of them."""
     values = {"now": now, "since": now - LONG}
@@ -263,61 +271,11 @@ async def report_long(conn: Connection, now: datetime) -> list[int]:
     return [row["account_id"] for row in rows]
 
 
-async def _oldest(
-    conn: Connection, tier: str, names: tuple[str, str], account_id: int, **more: object
-) -> datetime | None:
+async def _oldest(conn: Connection, tier: str, account_id: int, **more: object) -> datetime | None:
     found = []
-    for name in names:
+    for name in ("oldest_series_number", "oldest_series_text"):
         rows = await conn.execute(tier_query(name, tier), {"account": account_id, **more})
         row = await rows.fetchone()
         if row and row["time"] is not None:
             found.append(row["time"])
     return min(found, default=None)
-
-
-async def begin_removal(
-    conn: Connection, account: Account, device_id: str, metrics: list[str] | None
-) -> list[int]:
-    """A device's series, all or those of `metrics`, once every flush in flight is committed.
-
-    What arrives after this is new, and stays.
-    """
-    await conn.execute(query("lock_directory"))
-    values = {"account": account.id, "id": device_id}
-    rows = await (await conn.execute(query("device_series"), values)).fetchall()
-    return [row["id"] for row in rows if metrics is None or row["metric"] in metrics]
-
-
-async def remove_later(
-    conn: Connection, account_id: int, device_id: str, series: list[int],
-    from_: datetime, to: datetime,
-) -> None:  # fmt: skip
-    """A job erases these series' readings of `[from_, to)`."""
-    await jobs.defer(
-        conn, "erase_series", lock=f"erase {device_id}", account_id=account_id, series_ids=series,
-        from_us=to_us(from_), to_us=to_us(to),
-    )  # fmt: skip
-
-
-async def erase_slice(
-    conn: Connection, account_id: int, series: list[int],
-    from_: datetime | None = None, to: datetime | None = None,
-) -> bool:  # fmt: skip
-    """Erase the oldest day of these series' readings in each tier; true while there may be more.
-
-    Only those of `[from_, to)` where these are given. Nothing moves between tiers meanwhile.
-    """
-    await conn.execute(query("lock_move"), {"account": account_id})
-    whole = {"series": series, "from": from_, "to": to}
-    left = False
-    for tier in await _tiers(conn):
-        names = ("oldest_series_number", "oldest_series_text")
-        start = await _oldest(conn, tier, names, account_id, **whole)
-        if start is None:
-            continue
-        left = True
-        end = start + SLICE if to is None else min(start + SLICE, to)
-        for form in ("numbers", "texts"):
-            span = {"account": account_id, "series": series, "from": start, "to": end}
-            await conn.execute(tier_query(f"erase_{form}", tier), span)
-    return left

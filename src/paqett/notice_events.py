@@ -142,6 +142,13 @@ EVENTS: dict[str, Event] = {
         "Your account works again",
         "An operator enabled your account again.",
     ),
+    "deletion_undone": Event(
+        "security",
+        "Your account stays",
+        "The deletion of your account was undone. Devices may connect again with the secrets they"
+        " have; sessions, API keys and the SQL login stay revoked. If this was not you, set a new"
+        " password at once.",
+    ),
     "subscription_started": Event(
         "billing",
         "Your plan {plan} begins",
@@ -229,6 +236,19 @@ EVENTS: dict[str, Event] = {
         "Your plan allows {quota} points a UTC day, and {used} are used. The first reading of each"
         " metric in every 5 minutes is still kept; at 150 % nothing more is.",
         {"A new day begins": "resets_at"},
+    ),
+    "export_ready": Event(
+        "export",
+        "Your export is ready",
+        "The archive of all your data can be downloaded under Settings, Export All My Data. Sign in"
+        " and prove once more that it is you. It is removed at the time below.",
+        {"Rows": "rows", "Bytes": "bytes", "Removed": "expires_at"},
+    ),
+    "export_failed": Event(
+        "export",
+        "Your export could not be made",
+        "Something went wrong while the archive of your data was made. Ask for it again; if it"
+        " fails once more, answer to whoever runs this installation.",
     ),
 }  # fmt: skip
 

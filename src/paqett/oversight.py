@@ -63,6 +63,43 @@ class LargeTable(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class IngestHour(msgspec.Struct, frozen=True):
+    """What all accounts sent in one hour of receipt."""
+
+    hour: datetime
+    messages: int
+    points: int
+
+
+class JobFailure(msgspec.Struct, frozen=True):
+    """A job that failed for good or is being tried again; `queue` is paqett or timescaledb."""
+
+    queue: str
+    id: int
+    job: str
+    status: str | None
+    failures: int
+    at: datetime | None
+
+
+async def ingest_hours(conn: Connection, since: datetime) -> list[IngestHour]:
+    """Messages and points of all accounts by hour, newest first."""
+    rows = await conn.execute(query("unscoped_ingest_hours"), {"since": since})
+    return [msgspec.convert(row, IngestHour) for row in await rows.fetchall()]
+
+
+async def job_failures(conn: Connection, limit: int) -> list[JobFailure]:
+    """Jobs that need somebody, newest first."""
+    rows = await conn.execute(query("unscoped_job_failures"), {"limit": limit})
+    return [msgspec.convert(row, JobFailure) for row in await rows.fetchall()]
+
+
+async def last_heard(conn: Connection) -> dict[int, datetime]:
+    """When each account's newest fresh reading of 7 days was received."""
+    rows = await (await conn.execute(query("unscoped_silence"))).fetchall()
+    return {row["account_id"]: row["received_at"] for row in rows}
+
+
 async def usage(conn: Connection, since: date) -> list[AccountUsage]:
     """Every account that sent or was refused something since the UTC day `since`, most first."""
     rows = await conn.execute(query("unscoped_usage_by_account"), {"since": since})

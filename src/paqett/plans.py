@@ -29,6 +29,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requests_per_minute: int | None = None
     alert_rules: int | None = None
     live_streams: int | None = None
+    exports_per_day: int | None = None
     stripe_lookup_key: str | None = None
 
     @property

@@ -86,6 +86,15 @@ class Mail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     most_a_day: int
 
 
+class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[privacy]`"""
+
+    controller: str
+    contact: str
+    hosting_region: str
+    processors: str
+
+
 class Webhooks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[webhooks]`"""
 
@@ -168,6 +177,13 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retention_every_s: int
 
 
+class Exports(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[exports]`"""
+
+    dir: str
+    min_free_bytes: int
+
+
 class Grafana(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[grafana]`"""
 
@@ -195,6 +211,12 @@ class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
 
 
+class Backup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[backup]`"""
+
+    folder: str
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set, one member for each section of `config/paqett.toml`."""
 
@@ -204,6 +226,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: Http
     auth: Auth
     mail: Mail
+    privacy: Privacy
     webhooks: Webhooks
     github: Github
     stripe: Stripe
@@ -212,14 +235,26 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     broker: Broker
     ingest: Ingest
     worker: Worker
+    exports: Exports
     grafana: Grafana
     agent: Agent
     client: Client
+    backup: Backup
 
     @property
     def data_dir(self) -> Path:
         """The folder that holds what a process keeps on disk."""
         return Path(self.paqett.data_dir)
+
+    @property
+    def export_dir(self) -> Path:
+        """The folder of Export All My Data, the same for api and worker."""
+        return Path(self.exports.dir) if self.exports.dir else self.data_dir / "exports"
+
+    @property
+    def backup_dir(self) -> Path:
+        """Where backups lie, and beside them what has been erased since."""
+        return Path(self.backup.folder) if self.backup.folder else self.data_dir / "backup"
 
     @property
     def default_plan(self) -> str:
@@ -260,6 +295,11 @@ def _shipped(folder: str) -> Path:
 def config_dir() -> Path:
     """The shipped `config/`."""
     return _shipped("config")
+
+
+def docs_dir() -> Path:
+    """The shipped `docs/`."""
+    return _shipped("docs")
 
 
 def sql_dir() -> Path:

@@ -15,7 +15,9 @@ from paqett.db import Connection
 from paqett.errors import Invalid
 from paqett.sqlfiles import query
 
-Purpose = Literal["verify_email", "change_email", "reset_password", "reauthenticate"]
+Purpose = Literal[
+    "verify_email", "change_email", "reset_password", "reauthenticate", "undo_deletion"
+]
 _CODE_DIGITS = 8
 _LONGEST = 100
 

@@ -257,27 +257,6 @@ def test_a_customer_stripe_never_knew_loses_nothing_but_the_plan(shop: Shop) -> 
     shop.run(work)
 
 
-def test_an_erased_account_pays_no_more(shop: Shop) -> None:
-    async def work(shop: Shop) -> None:
-        from paqett import db
-        from paqett.billing import sync
-
-        ada = await shop.person()
-        bought = await shop.buy(ada)
-        account = shop.rows("SELECT id FROM account")[0][0]
-        async with db.transaction(shop.services.pool) as conn:
-            await sync.forget(conn, account)
-        await shop.work()
-        assert shop.fake.subscriptions[bought["id"]]["status"] == "canceled"
-        assert shop.rows("SELECT * FROM procrastinate_jobs") == []
-        async with db.transaction(shop.services.pool) as conn:
-            await sync.forget(conn, account)  # once more does no harm
-        await shop.work()
-        assert shop.rows("SELECT * FROM procrastinate_jobs") == []
-
-    shop.run(work)
-
-
 def test_the_price_of_those_who_pay_already_may_be_replaced(shop: Shop) -> None:
     async def work(shop: Shop) -> None:
         ada = await shop.person()

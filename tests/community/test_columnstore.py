@@ -14,6 +14,7 @@ import pytest
 from community_server import run, run_policies, when_free
 from paqett import moves
 from paqett.db import Connection
+from paqett.erasure import sweep
 from paqett.plans import load_plans
 from paqett.settings import load
 
@@ -114,12 +115,14 @@ def pair(request: pytest.FixtureRequest, community_url: str) -> Iterator[tuple[H
     assert theirs.readings() == before[1]
 
 
-def erase(mine: Holder, series: list[int], *span: datetime) -> None:
+def erase(
+    mine: Holder, series: list[int], start: datetime | None = None, end: datetime | None = None
+) -> None:
     async def work(conn: Connection) -> None:
-        more = True
-        while more:
+        reach: sweep.Reach | None = sweep.Reach(start)
+        while reach is not None:
             async with conn.transaction():
-                more = await moves.erase_slice(conn, mine.account, series, *span)
+                reach = await sweep.erase_some(conn, mine.account, series, reach, end)
 
     run(mine.url, work)
 

@@ -96,7 +96,7 @@ def test_a_mail_that_only_tells_issues_no_token(postman, person, name) -> None:
 def test_every_template_is_read_here() -> None:
     folder = Path(mail_rendering.__file__).parent / "mail_templates" / "mails"
     named = {path.stem for path in folder.glob("*.jinja")}
-    assert named == {*get_args(Template), "operator_report"}
+    assert named == {*get_args(Template), "operator_report", "account_erased"}
 
 
 @pytest.mark.parametrize("event", sorted(e for e in EVENTS if EVENTS[e].mailed))
@@ -164,7 +164,7 @@ def test_names_greet_people_who_gave_one_and_never_a_stranger(postman, person) -
 @pytest.mark.parametrize(
     ("columns", "sent"),
     [
-        ({}, set(get_args(Template)) - {"verify_email"}),
+        ({}, set(get_args(Template)) - {"verify_email", "account_closing"}),
         ({"email_verified_at": None}, {"verify_email"}),
         (
             {"disabled_at": datetime.now(UTC)},
@@ -177,8 +177,27 @@ def test_names_greet_people_who_gave_one_and_never_a_stranger(postman, person) -
             },
         ),
         ({"disabled_at": datetime.now(UTC), "email_verified_at": None}, set()),
+        (
+            {"closing_at": datetime.now(UTC)},
+            {
+                "already_registered",
+                "reset_password",
+                "email_in_use",
+                "reauthenticate_code",
+                "account_closing",
+                "notice",
+            },
+        ),
+        ({"closing_at": datetime.now(UTC), "email_verified_at": None}, set()),
     ],
-    ids=["verified", "unverified", "disabled", "disabled unverified"],
+    ids=[
+        "verified",
+        "unverified",
+        "disabled",
+        "disabled unverified",
+        "closing",
+        "closing unverified",
+    ],
 )
 def test_who_gets_what(postman, person, columns, sent) -> None:
     ann = person(pending_email=PENDING, **columns)

@@ -55,10 +55,12 @@ class Stored:
     def still_s(self) -> float:
         return time.monotonic() - self._grew
 
-    def keep_up(self, child: subprocess.Popen[bytes]) -> None:
+    def keep_up(self, ingest: Ingest, child: subprocess.Popen[bytes]) -> None:
         """Return once no more is stored than is sent: what the last kill held up is behind us."""
 
         def settled() -> bool:
+            if not ingest.subscribed():
+                return False
             sent, stored = flooding.acknowledged(child), self.look()
             time.sleep(LOOK_S)
             sent, stored = flooding.acknowledged(child) - sent, self.look() - stored
@@ -133,22 +135,37 @@ def highest_rate(pieces: Pieces, messages: int) -> float:
     return flood.total / seconds
 
 
+def lasting(pieces: Pieces, name: str, rate: float, rounds: int) -> Flood:
+    """A flood of `rate` that outlasts that many kills."""
+    return Flood(pieces, name, round(rate * MOST_S * rounds), rate=rate, enduring=True)
+
+
 def kill_at_speed(
-    pieces: Pieces, name: str, rate: float, rounds: int, kill: Callable[[], None]
+    flood: Flood, ingest: Ingest, rounds: int, kill: Callable[[Ingest], Ingest]
 ) -> tuple[int, dict[str, Any]]:
-    """Kill at random moments of a load of `rate`; the points missing, and the fleet's account."""
-    flood = Flood(pieces, name, round(rate * MOST_S * rounds), rate=rate, enduring=True)
+    """Kill at random moments of a load; the points missing, and the fleet's account.
+
+    `kill` gets the ingest process that runs and returns the one that runs afterwards.
+    """
     with flooding.flooding(flood.job) as child:
         flooding.start(child, flood.total)
         for _ in range(rounds):
-            flood.stored.keep_up(child)
+            flood.stored.keep_up(ingest, child)
             time.sleep(random.uniform(0.0, 1.0))
             assert child.poll() is None
-            kill()
-        flood.stored.keep_up(child)
+            ingest = kill(ingest)
+        flood.stored.keep_up(ingest, child)
         account = flooding.end(child)
     assert account["again"] > 0  # else it was not killed under load
     return flood.missing(account["messages"]), account
+
+
+def broker_killer(pieces: Pieces) -> Callable[[Ingest], Ingest]:
+    def kill(ingest: Ingest) -> Ingest:
+        pieces.kill_broker()
+        return ingest
+
+    return kill
 
 
 @pytest.mark.parametrize(
@@ -160,9 +177,11 @@ def test_a_killed_broker_loses_nothing_at_half_the_highest_rate(
     pieces: Pieces, record_property: Record, messages: int, rounds: int, most: float
 ) -> None:
     """The bounded form at 4,000 messages a second, which any machine has time for."""
-    begin(pieces)
+    ingest = begin(pieces)
     rate = min(highest_rate(pieces, messages) / 2, most)
-    missing, account = kill_at_speed(pieces, "half", rate, rounds, pieces.kill_broker)
+
+    flood = lasting(pieces, "half", rate, rounds)
+    missing, account = kill_at_speed(flood, ingest, rounds, broker_killer(pieces))
     record_property("messages_per_second", round(rate))
     record_property("sent_again", account["again"])
     assert missing == 0
@@ -174,15 +193,16 @@ def test_what_is_lost_beyond_that_is_told(pieces: Pieces, record_property: Recor
     ingest = begin(pieces)
     rate = highest_rate(pieces, 300_000)
 
-    def kill_both() -> None:
-        nonlocal ingest
+    def kill_both(ingest: Ingest) -> Ingest:
         pieces.kill_broker()
         ingest.kill()
-        ingest = begin(pieces)
+        return begin(pieces)
 
-    cases = (("full", rate, pieces.kill_broker), ("both", rate / 2, kill_both))
-    for name, chosen, kill in cases:
-        missing, account = kill_at_speed(pieces, name, chosen, 4, kill)
+    for name, chosen, kill in (
+        ("full", rate, broker_killer(pieces)),
+        ("both", rate / 2, kill_both),
+    ):
+        missing, account = kill_at_speed(lasting(pieces, name, chosen, 4), ingest, 4, kill)
         told = {
             "messages_per_second": round(chosen),
             "acknowledged_points": account["messages"] * SHAPE.points,

@@ -10,6 +10,7 @@ import httpx
 import psycopg
 import pytest
 
+from paqett import register
 from paqett.snippets import SECRET
 from stacks import Stack, running_stack, until
 
@@ -64,6 +65,15 @@ def test_the_database_holds_the_tiers_hypertables(stack: Stack) -> None:
     assert {("telemetry_free",), ("telemetry_paid",), ("telemetry_own",)} <= set(tables)
     assert chunks is not None
     assert chunks[0] >= 1
+
+
+def test_the_data_folder_holds_what_the_register_of_personal_data_says(stack: Stack) -> None:
+    files = [path for path in stack.folder.rglob("*") if not path.is_dir()]
+    paths = {str(path.relative_to(stack.folder)) for path in files} - {"up.log"}  # the test's own
+    kept = register.load()
+    assert register.unlisted(kept, paths) == []
+    always = [store for store in kept.stores.values() if store.always]
+    assert [store.name for store in always if not any(map(store.holds, paths))] == []
 
 
 def _survives(stack: Stack, *arguments: str) -> dict[str, Any]:

@@ -108,20 +108,27 @@ def victim(database_url, owner) -> dict[str, Any]:
             " VALUES (%s, 'c', 'https://owner@example.org/', 's', now()) RETURNING id",
             (owner.account_id,),
         ).fetchone()
+        export = conn.execute(
+            "INSERT INTO export (account_id, format, status, created_at, expires_at)"
+            " VALUES (%s, 'csv', 'ready', now(), now() + '7 days') RETURNING id",
+            (owner.account_id,),
+        ).fetchone()
         assert key
         assert session
         assert rule
         assert channel
+        assert export
     return {
         "device_id": device, "metric": "t", "key_id": key[0], "session_id": session[0],
         "provider": "github", "file": "paqett-grafana.zip", "rule_id": rule[0],
-        "channel_id": channel[0],
+        "channel_id": channel[0], "export_id": export[0],
     }  # fmt: skip
 
 
 ABSENT = {
     "device_id": "doesnotexist", "metric": "t", "key_id": 999_999, "session_id": 999_999,
     "provider": "nosuch", "file": "nosuch", "rule_id": 999_999, "channel_id": 999_999,
+    "export_id": 999_999,
 }  # fmt: skip
 
 

@@ -9,8 +9,9 @@ import httpx
 import psycopg
 import pytest
 
-from paqett import moves
 from paqett.db import Connection
+from paqett.erasure import sweep
+from paqett.erasure.sweep import Reach
 from support import in_database
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -132,8 +133,9 @@ def test_a_deleted_metrics_readings_are_erased_by_a_job(call, owner, database_ur
     assert told == [(owner.devices[0],)]
 
     async def erase(conn: Connection) -> None:
-        while await moves.erase_slice(conn, owner.account_id, [gone]):
-            pass
+        reach: Reach | None = Reach()
+        while reach is not None:
+            reach = await sweep.erase_some(conn, owner.account_id, [gone], reach)
 
     in_database(database_url, erase)
     with psycopg.connect(database_url) as conn:

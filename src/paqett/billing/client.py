@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -161,6 +162,13 @@ class Stripe:
             )
         )  # fmt: skip
         return msgspec.convert(found["data"], list[Subscription])
+
+    async def set_ending(self, subscription: str, *, ending: bool) -> None:
+        """At the period's end, or not after all; one that is gone has ended."""
+        with suppress(CustomerGoneError):
+            await self._ask(
+                self._api.subscriptions.update_async(subscription, {"cancel_at_period_end": ending})
+            )
 
     async def open_checkouts(self, customer: str) -> list[Session]:
         """Checkouts that can still be paid. Raises `CustomerGoneError`."""

@@ -62,8 +62,7 @@ async def overview(
     *, billing: bool,
 ) -> Overview:  # fmt: skip
     """The account's plan. `prices` by lookup key, as far as they are known."""
-    rows = await (await conn.execute(query("unscoped_tiers"))).fetchall()
-    days = {row["name"]: row["retention"].days for row in rows}
+    days = await _retention_days(conn)
     due = await (await conn.execute(query("plan_of"), {"account": account.id})).fetchone()
     plan = plans[account.plan]
     return Overview(
@@ -74,6 +73,21 @@ async def overview(
         subscription=await _bought(conn, account.id) if billing else None,
         offers=[_offer(one, days, prices) for one in plans.values() if billing and one.is_sold],
     )
+
+
+async def offers(
+    conn: Connection, plans: Mapping[str, Plan], first: Plan, prices: Mapping[str, Price],
+    *, billing: bool,
+) -> list[Offer]:  # fmt: skip
+    """What a stranger can have: the plan everybody begins with, and those that are sold."""
+    days = await _retention_days(conn)
+    sold = [plan for plan in plans.values() if billing and plan.is_sold and plan != first]
+    return [_offer(plan, days, prices) for plan in (first, *sold)]
+
+
+async def _retention_days(conn: Connection) -> dict[str, int]:
+    rows = await (await conn.execute(query("unscoped_tiers"))).fetchall()
+    return {row["name"]: row["retention"].days for row in rows}
 
 
 def _offer(plan: Plan, days: Mapping[str, int], prices: Mapping[str, Price]) -> Offer:

@@ -197,8 +197,26 @@ async def claim_due(conn: Connection, now: datetime) -> int:
     return len(rows)
 
 
-async def forget(conn: Connection, account_id: int) -> None:
-    """Write the job that ends the account's billing at Stripe, before its row is erased."""
-    before = await known(conn, account_id)
-    if before is not None and before.customer_id is not None:
-        await jobs.defer(conn, "delete_customer", customer=before.customer_id)
+async def follow_deletion(conn: Connection, stripe: Stripe, account_id: int) -> None:
+    """Set the subscription of a closing account to end, or let it go on once that is undone.
+
+    What its person had set to end before stays so. Raises `StripeUnavailable`.
+    """
+    await conn.execute(query("lock_billing"), {"account": account_id})
+    values: dict[str, object] = {"account": account_id}
+    row = await (await conn.execute(query("ending_of"), values)).fetchone()
+    if row is None or row["customer_id"] is None:
+        return
+    if not row["closing"]:
+        if row["ended"] is not None:
+            await stripe.set_ending(row["ended"], ending=False)
+            await conn.execute(query("note_ending"), {**values, "subscription": None})
+        return
+    for one in await _found(conn, stripe, account_id, row["customer_id"]):
+        if (
+            one.status not in mapping.OVER
+            and not one.cancel_at_period_end
+            and one.cancel_at is None
+        ):
+            await stripe.set_ending(one.id, ending=True)
+            await conn.execute(query("note_ending"), {**values, "subscription": one.id})

@@ -60,7 +60,7 @@ tls_version tlsv1.2
 _ACL = """\
 user {writer}
 topic read paqett/v1/+/#
-topic write paqett/v1/+/errors
+topic write paqett/v1/+/#
 topic read $SYS/broker/#
 
 pattern write paqett/v1/%u/#
@@ -98,7 +98,10 @@ def _certificate(broker: Broker, what: str) -> str:
 
 
 def access_list(writer: str) -> str:
-    """A device writes below its own prefix and reads its own errors; the writer reads all."""
+    """A device writes below its own prefix and reads its own errors; the writer reads all.
+
+    It writes all too: what a deleted device left retained is cleared by an empty message.
+    """
     return _ACL.format(writer=writer)
 
 

@@ -1,5 +1,6 @@
 #!/bin/bash
 # Makes a bare Debian 12 or 13 machine ready for Paqett; `make setup` runs it from the repository root.
+# With --tests it also brings the browser in which the pages are tried.
 # It installs what is missing (as root), starts no service, and does nothing the second time.
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
@@ -108,6 +109,7 @@ debian_packages() {
   have_mosquitto || wanted+=(mosquitto)
   command -v curl >/dev/null || wanted+=(curl ca-certificates)
   command -v mosquitto_pub >/dev/null || wanted+=(mosquitto-clients)
+  if [ "$for_tests" = yes ] && ! command -v chromium >/dev/null; then wanted+=(chromium); fi
   if ! database_elsewhere && ! have_timescaledb; then
     wanted+=(timescaledb)
   fi
@@ -203,8 +205,9 @@ build_timescaledb() {
 python_environment() {
   local stamp=.venv/.constraints.sha256 sum python
   # The folder's name is in the sum because an environment works only where it was made.
-  sum=$({ pwd; cat constraints.txt pyproject.toml; } | sha256sum)
-  if [ "$(cat $stamp 2>/dev/null)" = "$sum" ] && .venv/bin/python -c ''; then return; fi
+  sum=$({ pwd; cat constraints.txt pyproject.toml hatch_build.py assets/package-lock.json; } | sha256sum)
+  if [ "$(cat $stamp 2>/dev/null)" = "$sum" ] && [ -e src/paqett/web/static/vendor/.sum ] &&
+    .venv/bin/python -c ''; then return; fi
 
   python=$(find_python) || die "no Python 3.11 or newer with its venv module" "apt-get install python3 python3-venv"
   .venv/bin/python -c '' 2>/dev/null ||
@@ -212,6 +215,7 @@ python_environment() {
   local pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
   run "the Python packages could not be installed" "check the network and pip's configuration; then run this again" \
     "${pip[@]}" --require-hashes -r constraints.txt
+  # which also fetches the two scripts of the pages, by npm (hatch_build.py)
   run "Paqett itself could not be installed" "see the lines above" "${pip[@]}" --no-deps --no-build-isolation -e .
   echo "$sum" >$stamp
 }
@@ -223,6 +227,8 @@ if [ ! -f constraints.txt ] || [ ! -f pyproject.toml ]; then
 fi
 
 build_from=
+for_tests=no
+if [ "${1:-}" = --tests ]; then for_tests=yes; fi
 step "Debian packages" debian_packages
 if [ -n "$build_from" ]; then step "TimescaleDB for PostgreSQL $build_from, from Debian 13's source" build_timescaledb "$build_from"; fi
 step "Python packages in .venv" python_environment

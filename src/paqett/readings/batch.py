@@ -24,6 +24,7 @@ AHEAD_US = 600_000_000
 MOST_LOOKED = 10_000
 """Points without room that a flush looks up, lest they be duplicates: everybody's flush waits."""
 
+_CLOSING = Rejection(0, None, "account_closing", "the account is being deleted")
 _FORMS: dict[str, Callable[..., Decoded]] = {"ndjson": decode_lines, "csv": decode_csv}
 
 Identity = tuple[int, int]  # series id, time in µs since 1970
@@ -154,7 +155,9 @@ class Batch:
         entry.used_at_us = received_us
         if message.report is not None:
             message.report.clear()
-        if plan is not None and size > plan.message_bytes:
+        if entry.closing:
+            self.refuse(entry, message, _CLOSING)
+        elif plan is not None and size > plan.message_bytes:
             detail = f"{size} bytes; the plan allows {plan.message_bytes}"
             self.refuse(entry, message, Rejection(0, None, "payload_too_large", detail))
         elif message.topic == TELEMETRY and message.form == "json":

@@ -25,13 +25,14 @@ class Entry:
 
     `numbers` and `flags` are the ids of its series of these kinds once more, for the fast path.
     `gate` and `bucket` are the flush's (see `limits`); the bucket is true while `trust` is the
-    directory's for the account. `judged` says that an alert rule is about the device.
+    directory's for the account. `judged` says that an alert rule is about the device, `closing`
+    that its account is being deleted: nothing of it is stored.
     """
 
     __slots__ = (
-        "account_id", "bucket", "device_id", "flags", "gate", "judged", "limited", "moving_from",
-        "numbers", "plan", "retention_us", "series", "tier", "trust", "use_device_clock",
-        "used_at_us",
+        "account_id", "bucket", "closing", "device_id", "flags", "gate", "judged", "limited",
+        "moving_from", "numbers", "plan", "retention_us", "series", "tier", "trust",
+        "use_device_clock", "used_at_us",
     )  # fmt: skip
 
     def __init__(self, row: dict[str, object], plan: Plan | None) -> None:
@@ -41,6 +42,7 @@ class Entry:
         self.moving_from: str | None = row["moving_from"]  # type: ignore[assignment]
         self.retention_us: int = row["retention_us"]  # type: ignore[assignment]
         self.use_device_clock = row["clock"] == "device"
+        self.closing = bool(row["closing"])
         self.plan = plan
         self.limited = plan is not None and plan.limits_ingest
         self.series: dict[str, Series] = {}
@@ -147,7 +149,9 @@ class Directory:
         changes = await found.fetchall()
         self.forget({change["device_id"] for change in changes if change["device_id"]})
         accounts = {change["account_id"] for change in changes if not change["device_id"]}
-        if accounts:
+        if 0 in accounts:  # older changes than these are forgotten
+            self.forget(list(self._entries))
+        elif accounts:
             self.forget([k for k, entry in self._entries.items() if entry.account_id in accounts])
 
     async def _load(self, conn: Connection, device_ids: list[str]) -> None:

@@ -4,6 +4,7 @@ PostgreSQL sends an array in binary as a head of 20 bytes and then each element 
 (`array_send`); where none is null all are equally long, and numpy reads them at once.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +16,7 @@ _EPOCH: Final = np.datetime64("2000-01-01", "us")  # PostgreSQL counts from here
 _TIME: Final = np.dtype([("bytes", ">i4"), ("value", ">i8")])
 _ID: Final = np.dtype([("bytes", ">i4"), ("value", ">i4")])
 _VALUE: Final = np.dtype([("bytes", ">i4"), ("value", ">f8")])
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Packed(msgspec.Struct, frozen=True):
@@ -53,3 +55,27 @@ def join(parts: list[Packed]) -> Packed:
         np.concatenate([part.series for part in parts]),
         np.concatenate([part.values for part in parts]),
     )
+
+
+def written(
+    packed: Packed, middles: Mapping[int, str], head: str = "", tail: str = "",
+    flags: frozenset[int] = frozenset(),
+) -> bytes:  # fmt: skip
+    """A line for each: `head`, its time without a zone, its series' middle, its value, `tail`.
+
+    The middle begins with the `Z` that ends the time. `flags` are series of true and false.
+    """
+    if not len(packed):
+        return b""
+    # datetimes without a zone end where their Z follows
+    times = _encode(packed.times.tolist()).decode()[2:-2].split('","')
+    values = _encode(packed.values.tolist()).decode()[1:-1].split(",")
+    series = packed.series.tolist()
+    if flags:
+        values = [
+            ("true" if value != "0.0" else "false") if one in flags else value
+            for one, value in zip(series, values, strict=True)
+        ]
+    named = map(middles.__getitem__, series)
+    lines = map("".join, zip(times, named, values, strict=True))
+    return (head + f"{tail}\n{head}".join(lines) + f"{tail}\n").encode()

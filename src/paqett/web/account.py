@@ -11,7 +11,8 @@ from paqett import accounts, db, mails, passwords, sessions, throttle
 from paqett.accounts import PersonName, Profile
 from paqett.app import Services
 from paqett.devices import Page
-from paqett.web import auth
+from paqett.erasure.closing import Closing
+from paqett.web import auth, deletion
 from paqett.web.sign_in import (
     Accepted,
     Address,
@@ -62,6 +63,17 @@ class AccountController(Controller):
         changes = {k: v for k, v in msgspec.structs.asdict(data).items() if v is not msgspec.UNSET}
         async with db.transaction(services.pool) as conn:
             return await accounts.update(conn, auth.principal_of(request).account.id, changes)
+
+    @delete(
+        status_code=202, request_body=deletion.WHEN,
+        **auth.needs_session(recent=True, while_disabled=True),
+    )  # fmt: skip
+    async def delete_account(self, request: _Request) -> Response[Closing]:
+        """Close the account at once, and erase it in 7 days or now; the answer says what follows.
+
+        Every session ends with it, this one too. Until the erasure begins it can be undone.
+        """
+        return await deletion.delete_account(request)
 
     @post("/password", status_code=200, **auth.needs_session())
     async def change_password(

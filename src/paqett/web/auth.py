@@ -10,7 +10,7 @@ from base64 import b64decode
 from datetime import timedelta
 from typing import Any
 
-from litestar.connection import ASGIConnection
+from litestar.connection import ASGIConnection, Request
 from litestar.datastructures import Cookie
 from litestar.handlers.base import BaseRouteHandler
 
@@ -22,14 +22,16 @@ from paqett.settings import Settings
 from paqett.throttle import KEY_FAILURES_ADDRESS
 from paqett.web import rate
 from paqett.web.client import client_address, client_network
+from paqett.web.fields import fields
 
 SCHEME = "apiKey"
 DEVICE_SCHEME = "device"
 SESSION_SCHEME = "session"
 CSRF_HEADER = "X-CSRF-Token"
+CSRF_FIELD = "csrf_token"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
-_Connection = ASGIConnection[Any, Any, Any, Any]
+Connection = ASGIConnection[Any, Any, Any, Any]
 _logger = log.get("auth")
 
 
@@ -85,6 +87,19 @@ class DeviceDisabled(AccountDisabled):
     code = "device_disabled"
 
 
+class AccountClosing(Problem):
+    """The account is being deleted: for its person, its devices and whoever else asks."""
+
+    status = 403
+    code = "account_closing"
+    title = "Account closing"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The account is being deleted; exporting it and undoing the deletion remain possible."
+        )
+
+
 class DevicePaused(DeviceDisabled):
     """The account's plan has room for its older devices only."""
 
@@ -99,7 +114,7 @@ class DevicePaused(DeviceDisabled):
 def needs(*scopes: str) -> dict[str, Any]:
     """Arguments of a handler for keys with all `scopes`, and for sessions: guard and OpenAPI."""
     return {
-        "guards": [_guard],
+        "guards": [guard],
         "opt": {"scopes": scopes},
         "security": [{SCHEME: list(scopes)}, {SESSION_SCHEME: []}],
     }
@@ -108,16 +123,19 @@ def needs(*scopes: str) -> dict[str, Any]:
 def needs_device_or(scope: str) -> dict[str, Any]:
     """The same, or the device itself with its id and secret (HTTP Basic)."""
     return {
-        "guards": [_guard],
+        "guards": [guard],
         "opt": {"scopes": (scope,), "device": True},
         "security": [{SCHEME: [scope]}, {SESSION_SCHEME: []}, {DEVICE_SCHEME: []}],
     }
 
 
 def needs_session(*, recent: bool = False, while_disabled: bool = False) -> dict[str, Any]:
-    """Arguments of a handler for signed-in people; with `recent`, who just proved who they are."""
+    """Arguments of a handler for signed-in people; with `recent`, who just proved who they are.
+
+    `while_disabled` is for what is left to a disabled account, and to one that is closing.
+    """
     return {
-        "guards": [_guard],
+        "guards": [guard],
         "opt": {"session": True, "recent": recent, "while_disabled": while_disabled},
         "security": [{SESSION_SCHEME: []}],
     }
@@ -128,14 +146,15 @@ def public() -> dict[str, Any]:
     return {"guards": [_own_pages_or_programs], "security": [{}]}
 
 
-async def _own_pages_or_programs(connection: _Connection, _: BaseRouteHandler) -> None:
+async def _own_pages_or_programs(connection: Connection, _: BaseRouteHandler) -> None:
     """Other sites' forms can send anything but JSON: nobody is signed in by one (login CSRF)."""
     kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
     if connection.scope["method"] not in _SAFE and kind != "application/json":  # type: ignore[typeddict-item]
         raise UnsupportedMediaType("Send application/json.")
 
 
-async def _guard(connection: _Connection, handler: BaseRouteHandler) -> None:
+async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
+    """Find out who asks, count it, and refuse what they may not do."""
     services: Services = connection.app.state.services
     try:
         principal = await _authenticate(connection, handler, services)
@@ -149,22 +168,36 @@ async def _guard(connection: _Connection, handler: BaseRouteHandler) -> None:
     connection.scope["user"] = principal
     await rate.charge(connection, principal)
     try:
-        _allow(principal, handler.opt)
-        if principal.session is not None and handler.opt.get("recent"):
-            require_recent(principal.session, services)
+        allow(principal, handler.opt, services)
     except Problem as error:
         _note_refusal(connection, error, principal.account.id)
         raise
 
 
-def _note_refusal(connection: _Connection, error: Problem, account_id: int | None) -> None:
+def needs_session_or_token() -> dict[str, Any]:
+    """The same, or anybody with a token from a mail, which the handler redeems."""
+    return {
+        "guards": [_guard_unless_token],
+        "opt": {"session": True, "while_disabled": True},
+        "security": [{SESSION_SCHEME: []}, {}],
+    }
+
+
+async def _guard_unless_token(connection: Connection, handler: BaseRouteHandler) -> None:
+    """A token in the link is judged alone, whoever is signed in; else whoever has credentials."""
+    sent = connection.headers.get("authorization") or session_token(connection)
+    if "token" not in connection.query_params and sent:
+        await guard(connection, handler)
+
+
+def _note_refusal(connection: Connection, error: Problem, account_id: int | None) -> None:
     """A line without address, path or credentials; the request's number joins it to others."""
     route = connection.scope.get("path_template")
     _logger.info("refused", code=error.code, route=route, account=account_id)
 
 
 async def _authenticate(
-    connection: _Connection, handler: BaseRouteHandler, services: Services
+    connection: Connection, handler: BaseRouteHandler, services: Services
 ) -> Principal:
     kind, _, sent = connection.headers.get("authorization", "").partition(" ")
     kind, sent, now = kind.lower(), sent.strip(), services.clock()
@@ -183,26 +216,33 @@ async def _authenticate(
         idle_s = services.settings.auth.session_idle_s
         principal = await sessions.authenticate(conn, token, now, idle_s)
     if connection.scope["method"] not in _SAFE:  # type: ignore[typeddict-item]
-        _check_csrf(connection, token)
+        await _check_csrf(connection, handler, token)
     return principal
 
 
-def _allow(principal: Principal, wanted: dict[str, Any]) -> None:
-    """Raises where the principal is known but may not."""
+def allow(principal: Principal, wanted: dict[str, Any], services: Services) -> None:
+    """Raises where the principal is known but may not do what a handler's `opt` asks for."""
+    if principal.account.closing_at is not None and not wanted.get("while_disabled"):
+        raise AccountClosing
     if principal.account.disabled_at is not None and not wanted.get("while_disabled"):
         is_device = principal.session is None and principal.key_id is None
         raise DeviceDisabled if is_device else AccountDisabled
     if wanted.get("session"):
         if principal.session is None:
             raise SessionRequired
+        if wanted.get("recent"):
+            require_recent(principal.session, services)
         return
     for scope in wanted["scopes"]:
         if scope not in principal.scopes:
             raise MissingScope(scope)
 
 
-def _check_csrf(connection: _Connection, token: str) -> None:
+async def _check_csrf(connection: Connection, handler: BaseRouteHandler, token: str) -> None:
+    """Pages carry the token in their forms, as they work without JavaScript too."""
     sent = connection.headers.get(CSRF_HEADER, "")
+    if not sent and handler.opt.get("page") and isinstance(connection, Request):
+        sent = (await fields(connection)).get(CSRF_FIELD, [""])[0]
     if not hmac.compare_digest(sent.encode(), sessions.csrf_token(token).encode()):
         raise CsrfFailed
 
@@ -214,7 +254,7 @@ def require_recent(session: Session, services: Services) -> None:
         raise ReauthenticationRequired
 
 
-async def require_session_of(connection: _Connection, account_id: int) -> None:
+async def require_session_of(connection: Connection, account_id: int) -> None:
     """Raises `Unauthorized` unless the cookie is of a live session of this account."""
     services: Services = connection.app.state.services
     token = session_token(connection)
@@ -222,7 +262,8 @@ async def require_session_of(connection: _Connection, account_id: int) -> None:
         async with db.transaction(services.pool) as conn:
             idle_s = services.settings.auth.session_idle_s
             found = await sessions.authenticate(conn, token, services.clock(), idle_s)
-        if found.account.id == account_id and found.account.disabled_at is None:
+        own = found.account
+        if own.id == account_id and own.disabled_at is None and own.closing_at is None:
             return
     raise Unauthorized("The session that began this has ended; sign in again.")
 
@@ -235,13 +276,13 @@ def _basic(sent: str) -> tuple[str, str]:
     return user, password
 
 
-def principal_of(connection: _Connection) -> Principal:
+def principal_of(connection: Connection) -> Principal:
     """The principal the guard found."""
     found: Principal = connection.scope["user"]
     return found
 
 
-def session_of(connection: _Connection) -> Session:
+def session_of(connection: Connection) -> Session:
     """The session the guard found. Raises `SessionRequired` where a key or a device asks."""
     session = principal_of(connection).session
     if session is None:
@@ -254,7 +295,7 @@ def cookie_name(settings: Settings) -> str:
     return "__Host-paqett_session" if settings.behind_tls else "paqett_session"
 
 
-def session_token(connection: _Connection) -> str | None:
+def session_token(connection: Connection) -> str | None:
     """The session's token the request carries, whatever it is worth."""
     return connection.cookies.get(cookie_name(connection.app.state.services.settings))
 

@@ -92,7 +92,7 @@ def _answering(app: ASGIApp, services: Services, meter: Meter | None) -> ASGIApp
         started, status, visit = time.perf_counter(), 500, visit_of(scope)
 
         def count(requests: int, received: int, sent: int) -> None:
-            if meter is not None and visit.principal is not None:
+            if meter is not None and visit.principal is not None and _is_api(scope):
                 day = services.clock().date()
                 meter.add(visit.principal, day, requests, received, sent)
 
@@ -134,6 +134,11 @@ def security_headers(settings: Settings) -> list[tuple[bytes, bytes]]:
     return headers
 
 
+def _is_api(scope: Scope) -> bool:
+    """Our own pages are not metered."""
+    return scope["path"].startswith("/api/")
+
+
 def _missing(
     message: Any, scope: Scope, visit: Visit, fixed: Iterable[tuple[bytes, bytes]]
 ) -> list[tuple[bytes, bytes]]:
@@ -146,7 +151,7 @@ def _missing(
         (b"x-request-id", visit.request_id.encode()),
         *((name.lower().encode(), value.encode()) for name, value in visit.limits.items()),
     ]
-    if scope["path"].startswith("/api/") or message["status"] >= 400:
+    if _is_api(scope) or message["status"] >= 400:
         wanted.append((b"cache-control", b"no-store"))
     return [(name, value) for name, value in wanted if name not in present]
 

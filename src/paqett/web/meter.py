@@ -58,9 +58,11 @@ class Meter:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Flush every 5 s until `stop`, and then once more."""
-        while not stop.is_set():
+        last = False
+        while not last:
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _EVERY_S)
+            last = stop.is_set()  # asked now: while it is written, more may be counted
             try:
                 await self.flush()
             except (PaqettError, Error, OSError) as error:

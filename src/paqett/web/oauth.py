@@ -15,12 +15,14 @@ from paqett.app import Services
 from paqett.errors import NotFound
 from paqett.identities import Attempt
 from paqett.oauth import Person, Provider
+from paqett.settings import Settings
 from paqett.web import auth
 from paqett.web.client import client_network
 from paqett.web.sign_in import RegistrationClosed, open_session
 
 _Request = Request[Any, Any, State]
-_HELD_S = 600
+HELD_S = 600
+_FOR_BROWSERS = {"page": True}  # refusals are pages, since nobody else comes here
 _Short = Annotated[str, QueryParameter(max_length=512)]
 
 
@@ -36,7 +38,7 @@ class OAuthController(Controller):
     path = "/api/v1/auth"
     tags = ["sign-in"]  # noqa: RUF012 - litestar reads it as a class attribute
 
-    @get("/{provider:str}/start", status_code=302, **auth.public())
+    @get("/{provider:str}/start", status_code=302, opt=_FOR_BROWSERS, **auth.public())
     async def start(
         self,
         request: _Request,
@@ -48,7 +50,7 @@ class OAuthController(Controller):
         services: Services = request.app.state.services
         chosen = _provider(request, provider)
         attempt = Attempt(
-            chosen.name, secrets.token_urlsafe(48), _local(return_to), age_confirmed, None
+            chosen.name, secrets.token_urlsafe(48), local_path(return_to), age_confirmed, None
         )
         async with db.transaction(services.pool) as conn:
             network = client_network(request)
@@ -56,7 +58,10 @@ class OAuthController(Controller):
         url, held = await _begin(request, chosen, attempt)
         return Redirect(url, status_code=302, cookies=[held])
 
-    @get("/{provider:str}/callback", status_code=303, problems=(403, 409, 502), **auth.public())
+    @get(
+        "/{provider:str}/callback", status_code=303, problems=(403, 409, 502), opt=_FOR_BROWSERS,
+        **auth.public(),
+    )  # fmt: skip
     async def callback(
         self,
         request: _Request,
@@ -67,7 +72,7 @@ class OAuthController(Controller):
         """Back from the provider: signed in, registered, or joined."""
         services: Services = request.app.state.services
         chosen = _provider(request, provider)
-        held = request.cookies.get(_cookie_name(services), "")
+        held = request.cookies.get(cookie_name(services.settings), "")
         async with db.transaction(services.pool) as conn:
             attempt = await identities.come_back(
                 conn, chosen.name, came_with, held, services.clock()
@@ -140,19 +145,20 @@ def _callback_address(request: _Request, provider: Provider) -> str:
     return f"{base}/api/v1/auth/{provider.name}/callback"
 
 
-def _local(path: str) -> str:
+def local_path(path: str) -> str:
     """A path on this site, or its front page: never a way to somewhere else (open redirect)."""
     local = path.startswith("/") and path.isprintable() and path.isascii()
     return path if local and "\\" not in path and not path.startswith("//") else "/"
 
 
-def _cookie_name(services: Services) -> str:
-    return "__Host-paqett_sign_in" if services.settings.behind_tls else "paqett_sign_in"
+def cookie_name(settings: Settings) -> str:
+    """Of the cookie that is there while somebody signs in elsewhere."""
+    return "__Host-paqett_sign_in" if settings.behind_tls else "paqett_sign_in"
 
 
 def _held(services: Services, state: str) -> Cookie:
     """Binds the sign-in to the browser that began it; gone when it is over."""
     return Cookie(
-        _cookie_name(services), value=state, max_age=_HELD_S if state else 0, path="/",
+        cookie_name(services.settings), value=state, max_age=HELD_S if state else 0, path="/",
         secure=services.settings.behind_tls, httponly=True, samesite="lax",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Every error as an RFC 9457 problem with a stable code."""
+"""Every error as an RFC 9457 problem with a stable code, or as a page for whoever browses."""
 
 from typing import Any
 
@@ -10,7 +10,9 @@ from psycopg import errors
 
 from paqett import log
 from paqett.errors import Problem
+from paqett.web.pages import errors as pages
 
+_Request = Request[Any, Any, Any]
 _logger = log.get("web")
 MEDIA_TYPE = "application/problem+json"
 _CODES = {
@@ -24,10 +26,12 @@ _CODES = {
 
 
 def answer(
-    status: int, code: str, title: str, detail: str,
+    request: _Request, status: int, code: str, title: str, detail: str,
     extra: dict[str, Any] | None = None, headers: dict[str, str] | None = None,
-) -> Response[bytes]:  # fmt: skip
+) -> Response[Any]:  # fmt: skip
     """The problem as a response."""
+    if pages.wants_page(request):
+        return pages.page(request, status, code, title, detail, headers or {})
     return Response(
         body_of(status, code, title, detail, extra),
         status_code=status,
@@ -61,20 +65,24 @@ async def send_problem(send: Send, problem: Problem) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def from_problem(_: Request[Any, Any, Any], error: Problem) -> Response[bytes]:
+def from_problem(request: _Request, error: Problem) -> Response[Any]:
     """Ours."""
-    return answer(error.status, error.code, error.title, error.detail, error.extra, error.headers)
+    return answer(
+        request, error.status, error.code, error.title, error.detail, error.extra, error.headers
+    )
 
 
-def from_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+def from_http(request: _Request, error: HTTPException) -> Response[Any]:
     """Litestar's: validation becomes 422 and names the field."""
     if isinstance(error, ValidationException):
-        return answer(422, "invalid", "Invalid request", *_validation(error))
+        return answer(request, 422, "invalid", "Invalid request", *_validation(error))
     if error.status_code == 400:
-        return answer(422, "invalid", "Invalid request", "The body is not what was expected.")
+        detail = "The body is not what was expected."
+        return answer(request, 422, "invalid", "Invalid request", detail)
     code, title = _CODES.get(error.status_code, ("http_error", "Request refused"))
     # what methods there are (Allow) is in the exception's own headers
-    return answer(error.status_code, code, title, title + ".", None, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    return answer(request, error.status_code, code, title, title + ".", None, headers)
 
 
 def _validation(error: ValidationException) -> tuple[str, dict[str, Any]]:
@@ -83,23 +91,23 @@ def _validation(error: ValidationException) -> tuple[str, dict[str, Any]]:
     return message, {"field": first["key"]} if "key" in first else {}
 
 
-def from_timeout(_: Request[Any, Any, Any], __: errors.QueryCanceled) -> Response[bytes]:
+def from_timeout(request: _Request, _: errors.QueryCanceled) -> Response[Any]:
     """A statement that took too long."""
     detail = "The query took too long: ask for a shorter range or a wider bucket."
-    return answer(503, "query_timeout", "Query took too long", detail, None, {"Retry-After": "5"})
+    headers = {"Retry-After": "5"}
+    return answer(request, 503, "query_timeout", "Query took too long", detail, None, headers)
 
 
-def from_unreadable(
-    _: Request[Any, Any, Any], error: RecursionError | UnicodeDecodeError
-) -> Response[bytes]:
+def from_unreadable(request: _Request, error: RecursionError | UnicodeDecodeError) -> Response[Any]:
     """A body that the JSON decoder gives up on in ways Litestar does not expect."""
     nested = isinstance(error, RecursionError)
     detail = "The body is nested too deeply." if nested else "The body is not UTF-8."
-    return answer(422, "invalid", "Invalid request", detail)
+    return answer(request, 422, "invalid", "Invalid request", detail)
 
 
-def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+def from_anything(request: _Request, error: Exception) -> Response[Any]:
     """A fault of ours: told as one, and nothing of it shown."""
     route = request.scope.get("path_template")  # a path is a stranger's text, and names things
     _logger.error("unhandled", method=request.method, route=route, exc_info=error)
-    return answer(500, "internal_error", "Internal error", "This is our fault, not yours.")
+    detail = "This is our fault, not yours."
+    return answer(request, 500, "internal_error", "Internal error", detail)

@@ -9,8 +9,10 @@ from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import QueryParameter
 
-from paqett import db, devices, moves
+from paqett import db, devices
 from paqett.app import Services
+from paqett.erasure import sweep
+from paqett.erasure.sweep import Reach
 from paqett.errors import Invalid
 from paqett.web.asked import metric_name
 from paqett.web.auth import principal_of
@@ -41,14 +43,14 @@ async def remove(
     start, end = _range(from_, to, services.clock())
     names = None if metrics is None else _names(metrics)
     async with db.transaction(services.pool) as conn:
-        chosen = await moves.begin_removal(conn, principal.account, device_id, names)
+        chosen = await sweep.begin_removal(conn, principal.account, device_id, names)
     account_id, deadline = principal.account.id, time.monotonic() + _PATIENCE_S
-    while chosen:
+    reach: Reach | None = Reach(start)
+    while chosen and reach is not None:
         async with db.transaction(services.pool) as conn:
-            if not await moves.erase_slice(conn, account_id, chosen, start, end):
-                break
-            if time.monotonic() > deadline:
-                await moves.remove_later(conn, account_id, device_id, chosen, start, end)
+            reach = await sweep.erase_some(conn, account_id, chosen, reach, end)
+            if reach is not None and time.monotonic() > deadline:
+                await sweep.remove_later(conn, account_id, device_id, chosen, start, end)
                 return Response(None, status_code=202)
     return Response(None, status_code=204)
 

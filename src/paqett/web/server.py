@@ -12,13 +12,16 @@ from paqett.errors import Problem
 from paqett.flush.door import Door
 from paqett.flush.writer import Writer
 from paqett.readings.directory import Directory
+from paqett.web import assets as shipped
 from paqett.web import edge, openapi, problems
 from paqett.web.account import AccountController, SessionController
 from paqett.web.alerts import AlertController, AlertRuleController
 from paqett.web.api_keys import ApiKeyController
 from paqett.web.billing import BillingController, get_plan, stripe_webhook
 from paqett.web.channels import ChannelController
+from paqett.web.deletion import DeletionController
 from paqett.web.devices import DeviceController
+from paqett.web.exports import ExportController
 from paqett.web.grafana import GrafanaController
 from paqett.web.health import healthz, metrics, readyz
 from paqett.web.listener import check_listener, check_ops_listener, listen
@@ -27,6 +30,7 @@ from paqett.web.meter import Meter
 from paqett.web.metrics import MetricController
 from paqett.web.notices import NoticeController, PreferenceController
 from paqett.web.oauth import OAuthController
+from paqett.web.pages import routes, view
 from paqett.web.rate import Rates
 from paqett.web.sign_in import SignInController
 from paqett.web.snippets import SnippetController
@@ -59,7 +63,9 @@ def create_app(services: Services) -> Litestar:
             SignInController,
             OAuthController,
             AccountController,
+            DeletionController,
             SessionController,
+            ExportController,
             ApiKeyController,
             BillingController,
             get_plan,
@@ -75,7 +81,10 @@ def create_app(services: Services) -> Litestar:
             healthz,
             readyz,
             metrics,
+            shipped.static,
+            *routes.PAGES,
         ],
+        template_config=view.template_config(),
         openapi_config=openapi.config(services.settings),
         exception_handlers=_HANDLERS,
         request_max_body_size=1_048_576,

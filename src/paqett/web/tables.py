@@ -10,7 +10,7 @@ from litestar import Request
 from litestar.datastructures import State
 
 from paqett.errors import Problem
-from paqett.readings.packed import Packed
+from paqett.readings.packed import Packed, written
 
 JSON, CSV, NDJSON = "application/json", "text/csv", "application/x-ndjson"
 _ALSO_NDJSON = ("application/ndjson", "application/jsonl")
@@ -85,11 +85,7 @@ def packed_lines(packed: Packed, labels: dict[int, tuple[str, str]]) -> bytes:
     middles = {
         key: f"Z,{_quoted(device)},{_quoted(metric)}," for key, (device, metric) in labels.items()
     }
-    # datetimes without a zone end where their Z follows
-    times = _encoder.encode(packed.times.tolist()).decode()[2:-2].split('","')
-    values = _encoder.encode(packed.values.tolist()).decode()[1:-1].split(",")
-    named = map(middles.__getitem__, packed.series.tolist())
-    return "\n".join([*map("".join, zip(times, named, values, strict=True)), ""]).encode()
+    return written(packed, middles)
 
 
 def encode(media_type: str, columns: tuple[str, ...], rows: Rows) -> bytes:

@@ -33,13 +33,6 @@ def register(app: App, services: Services) -> None:
         if alerts:  # done as far as it can be; the failed job is how an operator hears of it
             raise NeedsOperator(f"account {account_id}: {'; '.join(alerts)}")
 
-    @app.task(name="delete_customer", retry=jobs.Backoff())
-    async def delete_customer(customer: str) -> None:
-        """An erased account's customer, with whatever it still paid for."""
-        if services.stripe is None:
-            raise BillingNotSetUp
-        await services.stripe.delete_customer(customer)
-
 
 async def reconcile(services: Services) -> None:
     """Webhooks may be lost: ask anew about whoever is due."""

@@ -39,12 +39,12 @@ def register(app: App, services: Services) -> None:
             mail = await letters.write(conn, terms, template, account_id, ids, services.clock())
         if mail is None:
             return
-        await _deliver(services, mail)
+        await send(services, mail)
         async with transaction(services.pool) as conn:
             await letters.note_sent(conn, template, account_id, ids, services.clock())
 
 
-async def _deliver(services: Services, mail: Mail) -> None:
+async def send(services: Services, mail: Mail) -> None:
     settings = services.settings
     await mail_transport.deliver(mail, settings.mail, folder(settings), services.clock())
     _logger.info("sent", template=mail.template)
@@ -64,7 +64,7 @@ async def report_failures(services: Services) -> None:
         failed = await jobs.failed_since(conn, row["covered_until"]) if row else []
         if not failed:
             return
-        await _deliver(services, _report(to, services.settings.public_url, failed))
+        await send(services, _report(to, services.settings.public_url, failed))
         values = {"now": now, "until": failed[-1].at}
         await conn.execute(query("unscoped_note_operator_report"), values)
 

@@ -13,10 +13,9 @@ from paqett import grafana, jobs, log, mail_transport, moves, retention
 from paqett.app import Services, services, until_stopped, wait_for_database
 from paqett.db import transaction
 from paqett.errors import NotRetried, PaqettError
-from paqett.readings import buckets
 from paqett.settings import Settings
 from paqett.sqlfiles import query
-from paqett.worker import alerts, billing, mail, queue, upkeep, webhooks
+from paqett.worker import alerts, billing, erasure, exports, mail, queue, upkeep, webhooks
 
 _logger = log.get("worker")
 _oldest = Gauge("paqett_tier_oldest_reading_age_seconds", "Age of the oldest reading.", ["tier"])
@@ -36,10 +35,13 @@ _FORGET_EVERY_S = 600.0
 _DUE_EVERY_S = 1.0
 _ABSENCE_EVERY_S = 5.0
 _SUM_UP_EVERY_S = 60.0
+_ERASE_EVERY_S = 10.0
 _Round = Callable[[Services], Awaitable[None]]
 _WATCH_EVERY_S = 2.0
 _WEBHOOKS_AT_A_TIME = 16
 _LOOK_FOR_JOBS_EVERY_S = 1.0
+_EXPORT_STOPS_S = 1.0
+_EXPORTS_EVERY_S = 30.0
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -54,10 +56,16 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     app = jobs.app(settings.database)
     async with services(settings, "worker") as open_services, app.open_async():
         register(app, open_services)
-        both = (("default", settings.worker.concurrency), (jobs.WEBHOOKS, _WEBHOOKS_AT_A_TIME))
+        queues = (
+            ("default", settings.worker.concurrency, None),
+            (jobs.WEBHOOKS, _WEBHOOKS_AT_A_TIME, None),
+            (jobs.EXPORTS, 1, _EXPORT_STOPS_S),
+        )
         working = [
-            asyncio.create_task(work(app, open_services, queues=[name], concurrency=number))
-            for name, number in both
+            asyncio.create_task(
+                work(app, open_services, queues=[name], concurrency=number, stops_s=stops_s)
+            )
+            for name, number, stops_s in queues
         ]
         rounds = [
             asyncio.create_task(_every(seconds, task, open_services))
@@ -73,13 +81,16 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
 async def work(
     app: App, open_services: Services, *, wait: bool = True, queues: list[str] | None = None,
-    concurrency: int = 4,
+    concurrency: int = 4, stops_s: float | None = None,
 ) -> None:  # fmt: skip
     """Work jobs until cancelled, or until there is none where `wait` is false.
 
-    `concurrency` of them at a time, of some queues or of all.
+    `concurrency` of them at a time, of some queues or of all. Jobs in hand are finished, or, where
+    `stops_s` is given, broken off after so many seconds and begun anew by the next worker.
     """
     named: dict[str, Any] = {} if queues is None else {"queues": queues}
+    if stops_s is not None:
+        named["shutdown_graceful_timeout"] = stops_s
     await app.run_worker_async(
         **named,
         concurrency=concurrency,
@@ -112,6 +123,7 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
         (_QUEUE_EVERY_S, take_up_jobs),
         (_QUEUE_EVERY_S, queue.count),
         (_QUEUE_EVERY_S, mail.report_failures),
+        (_EXPORTS_EVERY_S, exports.look_after),
         (_BILLING_EVERY_S, billing.reconcile),
         (_WARN_EVERY_S, billing.warn_of_quotas),
         (_FORGET_EVERY_S, billing.forget_events),
@@ -124,6 +136,8 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
         (_FORGET_EVERY_S, upkeep.forget_notices),
         (_FORGET_EVERY_S, upkeep.forget_sessions),
         (_FORGET_EVERY_S, upkeep.erase_unconfirmed),
+        (_FORGET_EVERY_S, erasure.forget),
+        (_ERASE_EVERY_S, erasure.erase_due),
     ]
 
 
@@ -132,23 +146,13 @@ def register(app: App, open_services: Services) -> None:
     mail.register(app, open_services)
     billing.register(app, open_services)
     webhooks.register(app, open_services)
+    exports.register(app, open_services)
+    erasure.register(app, open_services)
 
     @app.task(name="report_long_move")
     async def report_long_move(account_id: int) -> None:
         """It fails, and the failed job is how an operator hears of it."""
         raise NotRetried(f"the readings of account {account_id} take long to move: see the log")
-
-    @app.task(name="erase_series", retry=jobs.Backoff())
-    async def erase_series(
-        account_id: int, series_ids: list[int], from_us: int | None = None, to_us: int | None = None
-    ) -> None:
-        """A deleted device's readings, or those of a range; safe to repeat."""
-        span = [None if at is None else buckets.from_us(at) for at in (from_us, to_us)]
-        more = True
-        while more:
-            async with transaction(open_services.pool) as conn:
-                more = await moves.erase_slice(conn, account_id, series_ids, *span)
-        _logger.info("erased", account=account_id, series=len(series_ids))
 
 
 async def _every(seconds: float, task: _Round, open_services: Services) -> None:
@@ -167,6 +171,7 @@ async def watch_retention(open_services: Services) -> None:
     for state in states:
         if state.by_worker or state.overdue(open_services.clock()):
             async with transaction(open_services.pool) as conn:
+                await moves.settle_retention(conn, state)
                 dropped = await retention.apply(conn, state.name)
             _logger.info("retention applied", tier=state.name, chunks=dropped)
         _overdue.labels(state.name).set(state.overdue(open_services.clock()))

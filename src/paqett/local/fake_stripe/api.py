@@ -44,6 +44,7 @@ class Api:
             ("GET", r"/v1/checkout/sessions", self._list_checkouts),
             ("POST", r"/v1/billing_portal/sessions", self._create_portal),
             ("GET", r"/v1/subscriptions", self._list_subscriptions),
+            ("POST", r"/v1/subscriptions/(\w+)", self._update_subscription),
         ]
 
     def answer(self, method: str, path: str, form: str, headers: Mapping[str, str]) -> Answer:
@@ -151,6 +152,18 @@ class Api:
                 shown = self._fake.invoices.get(bill) if expand else bill
                 found.append({**one, "latest_invoice": shown})
         return 200, objects.listed(found, "/v1/subscriptions")
+
+    def _update_subscription(self, subscription: str, params: Json) -> Answer:
+        one = self._fake.subscriptions.get(subscription)
+        if one is None or one["status"] == "canceled":
+            return _no_such("subscription", subscription, "id", 404)
+        if set(params) != {"cancel_at_period_end"}:
+            return 400, error("invalid_request_error", "Only cancel_at_period_end is known here.")
+        if params["cancel_at_period_end"] == "true":
+            self._fake.cancel_later(subscription)
+        else:
+            self._fake.keep(subscription)
+        return 200, one
 
 
 def _no_such(kind: str, name: object, param: str, status: int) -> Answer:

@@ -1,0 +1,129 @@
+"""Readings of series that are to go: oldest first, a bounded number in each transaction.
+
+A step takes the same stretch of time out of every tier while nothing moves between them, so a
+reading on its way to another tier is found in one or the other, and what lies before the stretch is
+gone for good. The stretch grows and shrinks with what is in it.
+"""
+
+from datetime import datetime, timedelta
+
+import msgspec
+
+from paqett import jobs, moves
+from paqett.accounts import Account
+from paqett.db import Connection
+from paqett.readings.buckets import to_us
+from paqett.sqlfiles import query, tier_query
+
+MOST_ROWS = 20_000
+"""Of one transaction: as fast for each row as larger ones, and others wait 0.1 s at most."""
+_FIRST = timedelta(hours=6)  # a step takes up to four times the one before
+_LONGEST, _SHORTEST = timedelta(days=30), timedelta(microseconds=1)
+_FORMS = (("numbers", ""), ("texts", "_text"))
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """How far an erasure is: everything before `time` is gone.
+
+    `stretch` is how long the last step's time was, `rows` what it erased, by table.
+    """
+
+    time: datetime | None = None
+    stretch: timedelta = _FIRST
+    rows: dict[str, int] = {}
+
+
+async def begin_removal(
+    conn: Connection, account: Account, device_id: str, metrics: list[str] | None
+) -> list[int]:
+    """A device's series, all or those of `metrics`, once every flush in flight is committed.
+
+    What arrives after this is new, and stays.
+    """
+    await conn.execute(query("lock_directory"))
+    values = {"account": account.id, "id": device_id}
+    rows = await (await conn.execute(query("device_series"), values)).fetchall()
+    return [row["id"] for row in rows if metrics is None or row["metric"] in metrics]
+
+
+async def remove_later(
+    conn: Connection, account_id: int, device_id: str, series: list[int],
+    from_: datetime, to: datetime,
+) -> None:  # fmt: skip
+    """A job erases these series' readings of `[from_, to)`."""
+    await jobs.defer(
+        conn, "erase_series", lock=f"erase {device_id}", account_id=account_id, series_ids=series,
+        from_us=to_us(from_), to_us=to_us(to),
+    )  # fmt: skip
+
+
+async def erase_some(
+    conn: Connection, account_id: int, series: list[int], reach: Reach,
+    to: datetime | None = None,
+) -> Reach | None:  # fmt: skip
+    """Erase the next readings of these series in every tier, before `to` where it is given.
+
+    None where nothing is left. At most `MOST_ROWS`, or one for each series where all are of one
+    moment. The caller's transaction holds off moves of the account.
+    """
+    await conn.execute(query("lock_move"), {"account": account_id})
+    tiers = list(await moves.tier_retentions(conn))
+    start = await _oldest(conn, tiers, account_id, series, reach.time, to)
+    if start is None:
+        return None
+    end = await _end(conn, tiers, account_id, series, start, reach.stretch, to)
+    rows: dict[str, int] = {}
+    span = {"account": account_id, "series": series, "from": start, "to": end}
+    for tier in tiers:
+        for form, suffix in _FORMS:
+            gone = (await conn.execute(tier_query(f"erase_{form}", tier), span)).rowcount
+            if gone:
+                rows[f"telemetry_{tier}{suffix}"] = gone
+    return Reach(end, end - start, rows)
+
+
+async def _oldest(
+    conn: Connection, tiers: list[str], account_id: int, series: list[int],
+    from_: datetime | None, to: datetime | None,
+) -> datetime | None:  # fmt: skip
+    values = {"account": account_id, "series": series, "from": from_, "to": to}
+    found = []
+    for tier in tiers:
+        for name in ("oldest_series_number", "oldest_series_text"):
+            row = await (await conn.execute(tier_query(name, tier), values)).fetchone()
+            if row and row["time"] is not None:
+                found.append(row["time"])
+    return min(found, default=None)
+
+
+async def _end(
+    conn: Connection, tiers: list[str], account_id: int, series: list[int],
+    start: datetime, stretch: timedelta, to: datetime | None,
+) -> datetime:  # fmt: skip
+    """Where the next step ends: as far as there are not too many readings."""
+    stretch = min(4 * stretch, _LONGEST)
+    while True:
+        end = start + max(stretch, _SHORTEST)
+        if to is not None:
+            end = min(end, to)
+        if stretch <= _SHORTEST:
+            return end
+        if await _count(conn, tiers, account_id, series, start, end) <= MOST_ROWS:
+            return end
+        stretch = (end - start) / 4
+
+
+async def _count(
+    conn: Connection, tiers: list[str], account_id: int, series: list[int],
+    start: datetime, end: datetime,
+) -> int:  # fmt: skip
+    values = {
+        "account": account_id, "series": series, "from": start, "to": end, "limit": MOST_ROWS + 1,
+    }  # fmt: skip
+    counted = 0
+    for tier in tiers:
+        for form, _ in _FORMS:
+            found = await conn.execute(tier_query(f"count_series_{form}", tier), values)
+            row = await found.fetchone()
+            counted += row["rows"] if row else 0
+    return counted

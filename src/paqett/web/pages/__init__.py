@@ -1,0 +1,1 @@
+"""The web pages: server-rendered, thin, on the same handlers as the API."""

@@ -1,0 +1,102 @@
+"""`/docs`: what stands in `docs/`, as pages; `/docs/errors` is where a problem's `type` leads."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from litestar import Request, get
+from litestar.datastructures import State
+from litestar.params import FromPath
+from litestar.response import Template
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup
+
+from paqett.errors import NotFound
+from paqett.settings import docs_dir
+from paqett.web.pages import access, view
+
+_Request = Request[Any, Any, State]
+PEOPLE = ("ingest", "queries", "accounts", "alerts", "grafana", "billing", "errors")
+"""What people read who use an installation, in this order."""
+OPERATORS = ("exposing", "mail", "admin-sql", "asvs")
+"""And those who run one."""
+_PAGE = re.compile(r"^([a-z-]+)\.md(#.*)?$")
+_STATUS = re.compile(r"^([1-5]\d\d)\.", re.MULTILINE)
+_NOT_IN_IDS = re.compile(r"[^a-z0-9_ -]")
+
+
+class Doc(msgspec.Struct, frozen=True):
+    """A page of the docs: its title, its first sentence, its text."""
+
+    name: str
+    title: str
+    about: str
+    html: Markup
+
+
+@cache
+def docs() -> dict[str, Doc]:
+    """Every page by its name, read when the first is asked for."""
+    return {path.stem: _read(path) for path in sorted(docs_dir().glob("*.md"))}
+
+
+def _read(path: Path) -> Doc:
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+    # a status that begins a line is not the number of an item
+    tokens = reader.parse(_STATUS.sub(r"\1\\.", path.read_text()))
+    title = next((_plain(tokens[n + 1]) for n, t in enumerate(tokens) if t.tag == "h1"), path.stem)
+    about = next((_plain(t) for n, t in enumerate(tokens[3:]) if t.type == "inline"), "")
+    for number, token in enumerate(tokens):
+        if token.type == "heading_open":
+            token.attrSet("id", anchor(_plain(tokens[number + 1])))
+        elif token.type == "inline":
+            _link(token)
+    html = reader.renderer.render(tokens, reader.options, {})
+    # a wide table scrolls by itself, and by the keyboard too
+    html = html.replace("<table>", '<div class="scroll" tabindex="0"><table>')
+    html = html.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
+    return Doc(path.stem, title, about.partition(". ")[0].rstrip(".:"), Markup(html))  # noqa: S704
+
+
+def anchor(heading: str) -> str:
+    """A heading's place on its page, as problems and repositories write it."""
+    return _NOT_IN_IDS.sub("", heading.lower()).strip().replace(" ", "-")
+
+
+def _plain(token: Token) -> str:
+    return "".join(part.content for part in token.children or [token])
+
+
+def _link(token: Token) -> None:
+    """Pages name each other as files; here they are addresses."""
+    for part in token.children or []:
+        target = str(part.attrGet("href") or "") if part.type == "link_open" else ""
+        if found := _PAGE.match(target):
+            part.attrSet("href", f"/docs/{found[1]}{found[2] or ''}")
+
+
+@get("/docs", **access.public())
+async def index(request: _Request) -> Template:
+    """All pages."""
+    known = docs()
+    return view.render(
+        request, "docs.html",
+        people=[known[name] for name in PEOPLE if name in known],
+        operators=[known[name] for name in OPERATORS if name in known]
+        + [doc for name, doc in known.items() if name not in (*PEOPLE, *OPERATORS)],
+    )  # fmt: skip
+
+
+@get("/docs/{name:str}", **access.public())
+async def page(request: _Request, name: FromPath[str]) -> Template:
+    """One page."""
+    doc = docs().get(name)
+    if doc is None:
+        raise NotFound("There is no such page in the docs.")
+    return view.render(request, "doc.html", doc=doc)
+
+
+HANDLERS = (index, page)

@@ -1,0 +1,32 @@
+"""The operator's pages."""
+
+from site_of_tests import Eyes, Member, Site
+
+
+def operator(site: Site, name: str) -> Member:
+    made = site.member(name)
+    site.rows("UPDATE account SET operator = true WHERE id = %s", made.id)
+    return made
+
+
+def test_an_operator_sees_counts_and_the_look_is_recorded(
+    eyes: Eyes, site: Site, owner: Member
+) -> None:
+    root = operator(site, "root")
+    eyes.check("/admin", root)
+    eyes.check(f"/admin/accounts/{owner.id}", root, name="admin-account")
+    told = site.rows("SELECT data FROM notice WHERE account_id = %s", owner.id)
+    assert told[0][0] == {
+        "what": "the page of counts of this account", "by": f"operator {root.id} on the pages",
+    }  # fmt: skip
+
+
+def test_for_everybody_else_there_is_no_such_page(site: Site, owner: Member) -> None:
+    for path in ("/admin", f"/admin/accounts/{owner.id}"):
+        assert site.get(path, owner).status_code == 404
+        assert site.get(path).status_code == 303
+    assert "/admin" not in site.get("/settings", owner).text
+
+
+def test_an_operator_of_no_account_is_told_so(site: Site) -> None:
+    assert site.get("/admin/accounts/2147483647", operator(site, "root2")).status_code == 404
