@@ -98,7 +98,7 @@ UNION
 SELECT device_id FROM erasure WHERE account_id = %(account)s AND device_id IS NOT NULL
 ORDER BY id;
 
--- name: unscoped_chunks
+-- name: unscoped_spans_of_chunks
 -- The stretches of time a tier's chunks are of; they belong to nobody.
 SELECT range_start AS "from", range_end AS "to" FROM timescaledb_information.chunks
 WHERE hypertable_schema = 'public' AND hypertable_name = %(table)s ORDER BY range_start;

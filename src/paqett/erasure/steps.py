@@ -119,7 +119,7 @@ async def stretches(conn: Connection, tiers: list[str]) -> list[Stretch]:
     for tier in tiers:
         for text in (False, True):
             table = f"telemetry_{tier}_text" if text else f"telemetry_{tier}"
-            rows = await conn.execute(query("unscoped_chunks"), {"table": table})
+            rows = await conn.execute(query("unscoped_spans_of_chunks"), {"table": table})
             found += [Stretch(tier, text, row) for row in await rows.fetchall()]
     return found
 
