@@ -121,10 +121,13 @@ def migrated(url: str) -> None:
 
 
 def run_policies(conn: psycopg.Connection, proc: str, tier: str) -> int:
-    """Run a tier's policies of one kind at once, as the scheduler would; how many there are."""
+    """Run a tier's policies of one kind at once, as the scheduler would; how many there are.
+
+    Those that rest stay at rest.
+    """
     jobs = conn.execute(
         "SELECT job_id FROM timescaledb_information.jobs"
-        " WHERE proc_name = %s AND hypertable_name IN (%s, %s)",
+        " WHERE proc_name = %s AND scheduled AND hypertable_name IN (%s, %s)",
         (proc, f"telemetry_{tier}", f"telemetry_{tier}_text"),
     ).fetchall()
     for (job,) in jobs:
