@@ -41,7 +41,8 @@ class Mover:
         self.account, self.device, self.key = asyncio.run(self._make())
         made.conn.execute(
             "INSERT INTO telemetry_free"
-            " SELECT now() - interval '1 minute' - n * %s * interval '1 s', %s, s.id, n FROM generate_series(1, %s) AS n, series AS s WHERE s.account_id = %s",
+            " SELECT now() - interval '1 minute' - n * %s * interval '1 s', %s, s.id, n"
+            " FROM generate_series(1, %s) AS n, series AS s WHERE s.account_id = %s",
             (6 * 86_400 * SERIES / readings, self.account, readings // SERIES, self.account),
         )
 
