@@ -12,11 +12,6 @@ FROM account JOIN tier ON tier.name = account.tier WHERE account.id = %(account)
 SELECT id, device_id AS device, metric, kind, mixed FROM series
 WHERE account_id = %(account)s ORDER BY id;
 
--- name: unscoped_chunks
--- The stretches of time for which a table has anything, whosesoever it is.
-SELECT range_start, range_end FROM timescaledb_information.chunks
-WHERE hypertable_schema = 'public' AND hypertable_name = %(table)s ORDER BY range_start;
-
 -- name: archive_numbers
 -- A piece of the account's numbers and booleans of a stretch of time, series by series as given, in
 -- each by time, as arrays. The first series goes on behind a moment. LIMIT ends the loop over the

@@ -17,3 +17,8 @@ ORDER BY j.hypertable_name;
 -- name: unscoped_apply_retention
 -- Whole chunks belong to many accounts; the function reads the period from table tier.
 SELECT apply_retention(%(tier)s) AS dropped;
+
+-- name: unscoped_chunks
+-- The stretches of time of which a tier's table has a chunk; they belong to nobody.
+SELECT range_start AS "from", range_end AS "to" FROM timescaledb_information.chunks
+WHERE hypertable_schema = 'public' AND hypertable_name = %(table)s ORDER BY range_start;

@@ -4,8 +4,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from community_server import migrated, when_free
+from community_server import migrated, run, when_free
 from paqett import grafana
+from paqett.db import Connection
+from paqett.erasure import steps, sweep
 
 
 @pytest.mark.parametrize(("tier", "days"), [("free", 7), ("paid", 90), ("own", 365)])
@@ -34,6 +36,52 @@ def test_the_policy_of_each_tier_drops_what_is_older_and_nothing_else(
 
 def test_migrating_again_keeps_one_policy_for_each_hypertable(community_url: str) -> None:
     migrated(community_url)
+
+
+def test_an_erasure_takes_its_readings_out_of_compressed_chunks_and_no_others(
+    community_url: str,
+) -> None:
+    with when_free(lambda: psycopg.connect(community_url, autocommit=True)) as conn:
+        for table, value in (("telemetry_paid", "n"), ("telemetry_paid_text", "'x' || n")):
+            conn.execute(f"TRUNCATE {table}")
+            conn.execute(
+                f"INSERT INTO {table} SELECT now() - n * interval '1 h', 7 + n % 2, 70 + n % 2,"
+                f" {value} FROM generate_series(1, 200) AS n"
+            )
+            conn.execute(f"SELECT compress_chunk(c) FROM show_chunks('{table}') AS c")
+        before = _others(conn)
+
+    async def erase(conn: Connection) -> int:
+        gone, reach = 0, sweep.Reach()
+        while True:
+            async with conn.transaction():
+                after = await sweep.erase_some(conn, 7, [70], reach)
+            if after is None:
+                break
+            gone, reach = gone + sum(after.rows.values()), after
+        for stretch in await steps.stretches(conn, ["paid"]):
+            assert await steps.series_left(conn, 7, stretch) == []
+        return gone
+
+    assert run(community_url, erase) == 200
+    with when_free(lambda: psycopg.connect(community_url, autocommit=True)) as conn:
+        assert _others(conn) == before
+        for table in ("telemetry_paid", "telemetry_paid_text"):
+            found = conn.execute(f"SELECT DISTINCT account_id FROM {table}").fetchall()
+            assert found == [(8,)]
+
+
+def _others(conn: psycopg.Connection) -> list[tuple[str, int]]:
+    """A checksum of the other account's readings in each table."""
+    found = []
+    for table in ("telemetry_paid", "telemetry_paid_text"):
+        row = conn.execute(
+            f"SELECT md5(string_agg(t::text, ' ' ORDER BY t::text)), count(*) FROM {table} AS t"
+            " WHERE account_id = 8"
+        ).fetchone()
+        assert row is not None
+        found.append((str(row[0]), int(row[1])))
+    return found
 
 
 def test_an_sql_login_sees_its_accounts_readings_and_nothing_else(community_url: str) -> None:

@@ -119,8 +119,11 @@ async def stretches(conn: Connection, tiers: list[str]) -> list[Stretch]:
     for tier in tiers:
         for text in (False, True):
             table = f"telemetry_{tier}_text" if text else f"telemetry_{tier}"
-            rows = await conn.execute(query("unscoped_spans_of_chunks"), {"table": table})
-            found += [Stretch(tier, text, row) for row in await rows.fetchall()]
+            rows = await conn.execute(query("unscoped_chunks"), {"table": table})
+            found += [
+                Stretch(tier, text, {"from": row["range_start"], "to": row["range_end"]})
+                for row in await rows.fetchall()
+            ]
     return found
 
 
@@ -147,8 +150,10 @@ async def erase_refusals(conn: Connection, work: Work) -> bool:
 
 
 async def erase_jobs(conn: Connection, work: Work) -> bool:
-    """The account's jobs; false where one is still in hand."""
+    """The account's jobs; false where one is still in hand. An export in hand gives itself up."""
     values = {"account": work.account_id}
+    exports = (await conn.execute(query("erase_exports"), values)).rowcount
+    await note_erased(conn, work, {"export": exports} if exports else {})
     row = await (await conn.execute(query("erase_jobs"), values)).fetchone()
     await note_erased(conn, work, {"procrastinate_jobs": row["rows"]} if row else {})
     left = await (await conn.execute(query("count_jobs"), values)).fetchone()

@@ -91,9 +91,9 @@ class Readings:
             for tier in self._tiers:
                 values = {"table": f"telemetry_{tier}{suffix}"}
                 for row in await (await conn.execute(query("unscoped_chunks"), values)).fetchall():
-                    if row["range_end"] > self._oldest:
-                        start = max(row["range_start"], self._oldest)
-                        found.append((start, row["range_end"], tier))
+                    if row["to"] > self._oldest:
+                        start = max(row["from"], self._oldest)
+                        found.append((start, row["to"], tier))
         for number, (start, end, tier) in enumerate(sorted(found), 1):
             yield Stretch(tier, start, end, number / len(found))
 

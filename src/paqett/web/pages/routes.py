@@ -4,6 +4,7 @@ from paqett.web.pages import (
     admin,
     alerts,
     channels,
+    deletion,
     docs,
     grafana,
     keys,
@@ -18,5 +19,5 @@ from paqett.web.pages import (
 PAGES = (
     *public.HANDLERS, *docs.HANDLERS, *privacy.HANDLERS, *sign_in.HANDLERS, *settings.HANDLERS,
     *keys.HANDLERS, *grafana.HANDLERS, *plan.HANDLERS, *alerts.HANDLERS, *channels.HANDLERS,
-    *notices.HANDLERS, *admin.HANDLERS,
+    *notices.HANDLERS, *admin.HANDLERS, *deletion.HANDLERS,
 )  # fmt: skip

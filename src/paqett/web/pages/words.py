@@ -53,6 +53,7 @@ DONE = {
     "password_reset": "Your password is changed. Sign in with the new one.",
     "signed_out": "You are signed out.",
     "saved": "Saved.",
+    "deletion_undone": "The deletion is undone: the account stays.",
     "deleted": "Deleted.",
     "password_changed": "Your password is changed, and every other session has ended.",
     "email_asked": "A mail is on its way to the new address, which counts once its link is opened.",
