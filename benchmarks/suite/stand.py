@@ -95,6 +95,10 @@ class Stand:
         """Where ingest's own figures are."""
         return f"http://127.0.0.1:{self.ports['ops']}/metrics"
 
+    def connect(self) -> psycopg.Connection:
+        """One more connection, for a thread of its own."""
+        return psycopg.connect(self.url, autocommit=True, application_name="benchmark")
+
     def prepare(self, devices: int) -> None:
         """Schema and fleet."""
 
