@@ -217,6 +217,25 @@ def _slowed(result: Result) -> str:
     return _table(head, rows)
 
 
+def export_all(result: Result) -> str:
+    """The archive against COPY of the same rows, and the worker's memory."""
+    rows = [
+        [
+            "COPY … TO STDOUT",
+            f"{result['copy_rows_per_second']:,}",
+            f"{result['copy_seconds']:.1f}",
+        ],
+        ["the archive", f"{result['rows_per_second']:,}", f"{result['seconds']:.1f}"],
+    ]
+    before, after = (f"{result[name]:.0f} MB" for name in ("idle_mb", "peak_mb"))
+    told = (
+        f"{result['share']:.2f} of COPY's rate (aim {result['aim']}: {_verdict(result)});"
+        f" {result['readings']:,} readings, an archive of {result['bytes'] / 1e6:,.1f} MB. The"
+        f" worker's greatest RSS: {before} before, {after} after."
+    )
+    return _table(["", "readings/s", "seconds"], rows) + "\n\n" + told
+
+
 def moves(result: Result) -> str:
     """How fast readings move, and what others feel of it."""
     ways = {"Alone": "alone", "While ingest runs at half of its maximum": "during"}
@@ -251,6 +270,7 @@ def of(part: str, result: Result) -> str:
         "alerts": alerts,
         "broker": broker,
         "ceiling": ceilings,
+        "export_all": export_all,
         "latency": latency,
         "memory": memory,
         "moves": moves,

@@ -181,5 +181,16 @@ FOR UPDATE OF alert SKIP LOCKED;
 UPDATE alert SET told = due WHERE id = ANY (%(ids)s) AND account_id = ANY (%(accounts)s);
 
 -- name: unscoped_forget_alerts
--- Alerts that ended have their time, as notices have, whosesoever they are.
-DELETE FROM alert WHERE state = 'resolved' AND told >= due AND resolved_at < %(before)s;
+-- Alerts that ended have their time, whosesoever they are; they hold readings, so no longer than
+-- their account's tier.
+DELETE FROM alert USING account, tier
+WHERE account.id = alert.account_id AND tier.name = account.tier
+  AND alert.state = 'resolved' AND alert.told >= alert.due
+  AND alert.resolved_at < %(now)s::timestamptz - least(%(kept)s::interval, tier.retention);
+
+-- name: unscoped_forget_alert_values
+-- Of alerts that last, whosesoever they are: what was measured has gone by now.
+UPDATE alert SET value = NULL FROM account, tier
+WHERE account.id = alert.account_id AND tier.name = account.tier
+  AND alert.state = 'firing' AND alert.value IS NOT NULL
+  AND alert.fired_at < %(now)s::timestamptz - tier.retention;

@@ -44,7 +44,7 @@ SELECT array_agg(time), array_agg(series_id), array_agg(value) FROM (
 -- Your account: the account's rows of account.
 SELECT id, email, plan, tier, moving_from, readable_from, tier_due_at, created_at, first_name,
        surname, time_zone, email_verified_at, age_confirmed_at, policy_version, policy_accepted_at,
-       operator, disabled_at, pending_email
+       operator, disabled_at, pending_email, closing_at, erasing
 FROM account WHERE id = %(account)s;
 
 -- name: archive_identities
@@ -169,5 +169,5 @@ FROM export WHERE account_id = %(account)s ORDER BY id;
 -- name: archive_subscription
 -- Your subscription: the account's rows of subscription.
 SELECT account_id, customer_id, subscription_id, status, plan, period_end, ends_at, granted,
-       checkout_at, synced_at
+       checkout_at, synced_at, ended_for_deletion
 FROM subscription WHERE account_id = %(account)s;

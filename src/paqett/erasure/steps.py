@@ -120,10 +120,7 @@ async def stretches(conn: Connection, tiers: list[str]) -> list[Stretch]:
         for text in (False, True):
             table = f"telemetry_{tier}_text" if text else f"telemetry_{tier}"
             rows = await conn.execute(query("unscoped_chunks"), {"table": table})
-            found += [
-                Stretch(tier, text, {"from": row["from"], "to": row["to"]})
-                for row in await rows.fetchall()
-            ]
+            found += [Stretch(tier, text, row) for row in await rows.fetchall()]
     return found
 
 

@@ -15,7 +15,7 @@ from paqett.exports import archive
 from paqett.exports.contents import Transaction
 from paqett.exports.records import Form
 from paqett.readings.packed import Packed, unpack, written
-from paqett.sqlfiles import query, tier_query
+from paqett.sqlfiles import array, query, tier_query
 
 _NUMBERS_AT_ONCE, _TEXTS_AT_ONCE = 100_000, 10_000
 _US = timedelta(microseconds=1)
@@ -104,8 +104,8 @@ class Readings:
         left, first = series, stretch.start
         while left:
             values = {
-                "account": self._account, "series": left, "first": first, "from": stretch.start,
-                "to": stretch.end, "limit": limit,
+                "account": self._account, "series": array(left), "first": first,
+                "from": stretch.start, "to": stretch.end, "limit": limit,
             }  # fmt: skip
             piece: Piece | None = await read(stretch, values)
             if piece is None:

@@ -32,6 +32,7 @@ _QUEUE_EVERY_S = 10.0
 _BILLING_EVERY_S = 60.0
 _WARN_EVERY_S = 30.0
 _FORGET_EVERY_S = 600.0
+_FORGET_USAGE_EVERY_S = 6 * 3600.0  # it reads whole tables
 _DUE_EVERY_S = 1.0
 _ABSENCE_EVERY_S = 5.0
 _SUM_UP_EVERY_S = 60.0
@@ -135,6 +136,9 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
         (_FORGET_EVERY_S, mail.forget_mails),
         (_FORGET_EVERY_S, upkeep.forget_notices),
         (_FORGET_EVERY_S, upkeep.forget_sessions),
+        (_FORGET_EVERY_S, upkeep.forget_connections),
+        (_FORGET_EVERY_S, upkeep.forget_jobs),
+        (_FORGET_USAGE_EVERY_S, upkeep.forget_usage),
         (_FORGET_EVERY_S, upkeep.erase_unconfirmed),
         (_FORGET_EVERY_S, erasure.forget),
         (_ERASE_EVERY_S, erasure.erase_due),

@@ -8,6 +8,7 @@ from paqett.web.pages import (
     docs,
     grafana,
     keys,
+    leaving,
     notices,
     plan,
     privacy,
@@ -19,5 +20,5 @@ from paqett.web.pages import (
 PAGES = (
     *public.HANDLERS, *docs.HANDLERS, *privacy.HANDLERS, *sign_in.HANDLERS, *settings.HANDLERS,
     *keys.HANDLERS, *grafana.HANDLERS, *plan.HANDLERS, *alerts.HANDLERS, *channels.HANDLERS,
-    *notices.HANDLERS, *admin.HANDLERS, *deletion.HANDLERS,
+    *notices.HANDLERS, *admin.HANDLERS, *leaving.HANDLERS, *deletion.HANDLERS,
 )  # fmt: skip

@@ -34,6 +34,9 @@ _LINKS = {
     "plan_limit": {"Your plan": "/settings/plan"},
     "not_in_plan": {"Your plan": "/settings/plan"},
     "account_disabled": {"Settings": "/settings"},
+    "account_closing": {"Settings": "/settings"},
+    "export_expired": {"Your exports": "/settings/export"},
+    "export_not_ready": {"Your exports": "/settings/export"},
     "csrf_failed": {"Start": "/"},
     "invalid_credentials": {"Forgotten your password?": "/reset-password"},
     "registration_closed": {"Sign in": "/sign-in"},
@@ -53,7 +56,6 @@ DONE = {
     "password_reset": "Your password is changed. Sign in with the new one.",
     "signed_out": "You are signed out.",
     "saved": "Saved.",
-    "deletion_undone": "The deletion is undone: the account stays.",
     "deleted": "Deleted.",
     "password_changed": "Your password is changed, and every other session has ended.",
     "email_asked": "A mail is on its way to the new address, which counts once its link is opened.",
@@ -65,7 +67,8 @@ DONE = {
     "rule_saved": "The rule is saved.",
     "rule_deleted": "The rule is deleted; its past alerts stay listed.",
     "webhook_deleted": "The webhook is deleted.",
-    "welcome": "Welcome.",
+    "export_asked": "Your archive is being made. You get a notice when it is ready.",
+    "deletion_undone": "The deletion is undone. Devices may connect again; make new API keys.",
 }
 """What a page may say above itself after a form, by the word in `?done=`."""
 
