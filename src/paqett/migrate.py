@@ -10,7 +10,7 @@ from importlib import resources
 from typing import LiteralString
 
 from procrastinate import __version__ as procrastinate_version
-from psycopg import sql
+from psycopg import errors, sql
 
 from paqett.db import Connection
 from paqett.errors import ConfigurationError, SchemaOutdatedError
@@ -109,8 +109,16 @@ async def _applied(conn: Connection) -> dict[str, str]:
 
 
 async def _run(conn: Connection, text: LiteralString) -> None:
-    async with conn.transaction():
-        await conn.execute(text)
+    """Again where another database of the cluster just changed what belongs to all of them."""
+    for patience in range(20, -1, -1):
+        try:
+            async with conn.transaction():
+                await conn.execute(text)
+        except errors.InternalError_ as error:
+            if not patience or "concurrently updated" not in str(error):
+                raise
+        else:
+            return
 
 
 async def _scalar(conn: Connection, text: LiteralString) -> object:
