@@ -42,7 +42,7 @@ async def migrate(conn: Connection) -> list[str]:
     await conn.execute("SET lock_timeout = '30s'")
     await conn.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
     try:
-        superuser = await _bootstrap(conn)
+        superuser = await bootstrap(conn)
         applied = await _apply_migrations(conn)
         for folder in ("hypertables", "policies"):
             for path in sorted((sql_dir() / folder).glob("*.sql")):
@@ -59,8 +59,11 @@ async def migrate(conn: Connection) -> list[str]:
             await conn.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
 
 
-async def _bootstrap(conn: Connection) -> bool:
-    """What only a superuser can do, where this is one; whether it is."""
+async def bootstrap(conn: Connection) -> bool:
+    """Do what only a superuser can, where this is one, and go on as the owner; whether it is.
+
+    `conn` is in autocommit mode. Raises `ConfigurationError` where somebody else must do it first.
+    """
     superuser = bool(
         await _scalar(conn, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
     )
