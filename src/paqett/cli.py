@@ -34,6 +34,7 @@ from paqett import (
     notices,
     oversight,
     passwords,
+    privacy_commands,
     sessions,
     telemetry_commands,
     usage,
@@ -51,7 +52,7 @@ from paqett.sqlfiles import query
 from paqett.web import server
 from paqett.worker import process as worker
 
-_ON_WHAT_RUNS_HERE = ("admin", "device", "doctor", "simulate")
+_ON_WHAT_RUNS_HERE = ("admin", "device", "doctor", "privacy", "simulate")
 
 Process = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
@@ -120,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _admin(commands.add_parser("admin", help="accounts, keys and plans"))
     _device(commands.add_parser("device", help="an account's devices"))
+    _privacy(commands.add_parser("privacy", help="whether the privacy policy is kept"))
     return parser
 
 
@@ -234,6 +236,14 @@ def _device(parser: argparse.ArgumentParser) -> None:
             command.add_argument("thing_name")
         elif name != "list":
             command.add_argument("device")
+
+
+def _privacy(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    about = "hold what is really kept to the register and its periods; for operators and auditors"
+    command = commands.add_parser("check", help=about, description=about)
+    command.set_defaults(run=privacy_commands.check)
+    _json_flag(command)
 
 
 def _positive(text: str) -> int:
