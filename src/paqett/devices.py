@@ -137,7 +137,8 @@ def status_of(row: dict[str, Any]) -> tuple[ConnectionStatus, DataStatus]:
     return connection, data
 
 
-def _device(row: dict[str, Any]) -> Device:
+def shown(row: dict[str, Any]) -> Device:
+    """A device's row together with its status's."""
     connection, data = status_of(row)
     return msgspec.convert({**_stored(row), "connection": connection, "data": data}, Device)
 
@@ -257,7 +258,7 @@ async def get(conn: Connection, account: Account, device_id: str) -> Stored:
 
 async def show(conn: Connection, account: Account, device_id: str, now: datetime) -> Device:
     """One device with its status at `now`. Raises `NotFound`."""
-    return _device(await _row(conn, account, device_id, "show_device", now=now))
+    return shown(await _row(conn, account, device_id, "show_device", now=now))
 
 
 async def _row(
@@ -303,7 +304,7 @@ async def list_devices(
         "limit": limit + 1,
     }
     rows = await (await conn.execute(query("list_devices"), values)).fetchall()
-    items = [_device(row) for row in rows[:limit]]
+    items = [shown(row) for row in rows[:limit]]
     last = items[-1] if len(rows) > limit else None
     return Page(items, _write_cursor(last.created_at, last.id) if last else None)
 

@@ -65,6 +65,10 @@ DONE = {
     "rule_deleted": "The rule is deleted; its past alerts stay listed.",
     "webhook_deleted": "The webhook is deleted.",
     "welcome": "Welcome.",
+    "device_deleted": "The device is gone and cut off; its readings are being erased.",
+    "metric_deleted": "The metric is gone; its readings are being erased.",
+    "view_saved": "The view is saved.",
+    "view_deleted": "The view is deleted; its devices and readings stay.",
 }
 """What a page may say above itself after a form, by the word in `?done=`."""
 

@@ -1,0 +1,13 @@
+-- Charts that people named and kept.
+
+CREATE TABLE view (
+    id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    account_id int NOT NULL REFERENCES account ON DELETE CASCADE,
+    name text NOT NULL,
+    shown text NOT NULL,
+    pinned boolean NOT NULL DEFAULT false,
+    created_at timestamptz NOT NULL,
+    changed_at timestamptz NOT NULL,
+    UNIQUE (account_id, name)
+);
+COMMENT ON COLUMN view.shown IS 'The query string of its page: devices, metrics, range, bucket, aggregate.';
