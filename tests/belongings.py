@@ -31,9 +31,12 @@ _ONE_EACH = (
     "INSERT INTO api_usage_day VALUES (%(account)s, current_date, 0, 1, 1, 1)",
     "INSERT INTO request_window VALUES (%(account)s, now(), 1, 1)",
     "INSERT INTO subscription (account_id, customer_key) VALUES (%(account)s, %(mark)s)",
+    "INSERT INTO export (account_id, format, status, created_at, sha256) VALUES"
+    " (%(account)s, 'ndjson', 'ready', now(), %(mark)s)",
     "INSERT INTO usage_warning VALUES (%(account)s, current_date, 80)",
     "INSERT INTO allowance VALUES (%(account)s, current_date, 1, 1, now(), %(mark)s)",
     "INSERT INTO alert_watch VALUES (%(account)s, 1)",
+    "INSERT INTO export (account_id, format, created_at) VALUES (%(account)s, 'csv', now())",
     "INSERT INTO mail_day VALUES (%(account)s, current_date, 1)",
     "INSERT INTO channel (account_id, name, url, secret, created_at) VALUES"
     " (%(account)s, %(mark)s, 'https://' || %(mark)s || '.example', %(mark)s, now())",
@@ -59,6 +62,8 @@ _EACH_DEVICE = (
     " payload, payload_bytes) VALUES"
     " (%(account)s, %(device)s, now(), 'bad_json', now(), 'telemetry',"
     " %(mark)s, %(mark)s, %(bytes)s, 3)",
+    "INSERT INTO view (account_id, name, shown, created_at, changed_at) VALUES"
+    " (%(account)s, %(mark)s, %(mark)s, now(), now())",
     "INSERT INTO alert_rule (account_id, name, kind, device_id, for_s, created_at, changed_at)"
     " VALUES (%(account)s, %(mark)s, 'no_data', %(device)s, 60, now(), now())",
     "INSERT INTO alert (account_id, rule_name, kind, device_id, state, since, reason) VALUES"
@@ -111,6 +116,10 @@ def make(url: str, wanted: Wanted, number: int, folder: Path) -> Belongings:
             conn.execute("UPDATE account SET moving_from = %s WHERE id = %s", (other, made.account))
         if wanted.device_going and made.devices:
             _half_deleted(conn, made)
+    exports = folder / "exports"
+    exports.mkdir(exist_ok=True)
+    (exports / f"{made.account}-1.zip").write_text(mark)
+    (exports / f"{made.account}-2.part").write_text(mark)
     mails = folder / "mail"
     mails.mkdir(exist_ok=True)
     text = f"From: p@localhost\r\nTo: {email}\r\nSubject: Hello\r\n\r\nHello {mark}\r\n"

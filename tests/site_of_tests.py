@@ -52,6 +52,7 @@ class Site:
         self.url = f"http://127.0.0.1:{port}"
         http = {"PAQETT_HTTP__PORT": str(port)}
         self.owner_url = url
+        self.settings_of_owner = with_url(url, **{**CHEAP_HASHES, **environ})
         self.settings = with_url(api_url or url, **{**CHEAP_HASHES, **http, **environ})
         self.ahead = timedelta()
         self._up = threading.Event()
@@ -285,5 +286,11 @@ def _check_storage(context: BrowserContext, page: Page, *, script: bool) -> None
     names = {cookie["name"] for cookie in context.cookies()}
     assert names <= {"paqett_session"}, f"{page.url} keeps the cookies {names}"
     if script:
-        kept = page.evaluate("localStorage.length + sessionStorage.length")
+        # in a frame, since a page may hide its own from its scripts
+        kept = page.evaluate(
+            "() => { const frame = document.body.appendChild(document.createElement('iframe'));"
+            " const seen = frame.contentWindow;"
+            " const kept = seen.localStorage.length + seen.sessionStorage.length;"
+            " frame.remove(); return kept }"
+        )
         assert kept == 0, f"{page.url} keeps something in the browser"

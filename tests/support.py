@@ -87,7 +87,19 @@ def drop(server: str, name: str) -> None:
         ).fetchall()
         # accounts' logins first: what they are in follows
         for (role,) in sorted(roles, reverse=True):
-            conn.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(role)))
+            _drop_role(conn, sql.Identifier(role))
+
+
+def _drop_role(conn: psycopg.Connection, role: sql.Identifier) -> None:
+    """Other workers drop theirs on the same server, and what all databases share cannot wait."""
+    while True:
+        try:
+            conn.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(role))
+        except psycopg.errors.InternalError_ as error:
+            if "concurrently" not in str(error):
+                raise
+        else:
+            return
 
 
 def create(server: str, name: str, template: str = "template1") -> None:

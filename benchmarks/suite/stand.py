@@ -95,6 +95,10 @@ class Stand:
         """Where ingest's own figures are."""
         return f"http://127.0.0.1:{self.ports['ops']}/metrics"
 
+    def connect(self) -> psycopg.Connection:
+        """One more connection, for a thread of its own."""
+        return psycopg.connect(self.url, autocommit=True, application_name="benchmark")
+
     def prepare(self, devices: int) -> None:
         """Schema and fleet."""
 
@@ -140,6 +144,17 @@ class Stand:
             time.sleep(0.2)
         return port
 
+    def start_worker(self) -> int:
+        """Start a worker and wait until it has looked for jobs; its process id."""
+        self._spawn("worker", {})
+        deadline = time.monotonic() + 60
+        while not self.conn.execute("SELECT 1 FROM procrastinate_workers").fetchone():
+            if self._children["worker"].poll() is not None or time.monotonic() > deadline:
+                raise BenchmarkError(f"the worker does not run\n{self.log_tail()}")
+            time.sleep(0.2)
+        time.sleep(1)  # its first round of upkeep
+        return self.pid("worker")
+
     def _reading_arrives(self) -> bool:
         """Send one; a broker nobody listens to drops it, so this is tried again and again."""
         for name, child in self._children.items():
@@ -158,7 +173,7 @@ class Stand:
         return self.count_rows() > 0
 
     def pid(self, name: str) -> int:
-        """The process `broker`, `ingest` or `api-<database>`."""
+        """The process `broker`, `ingest`, `worker` or `api-<database>`."""
         return self._children[name].pid
 
     def mosquitto(self) -> psutil.Process:

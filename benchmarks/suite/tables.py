@@ -217,6 +217,49 @@ def _slowed(result: Result) -> str:
     return _table(head, rows)
 
 
+def export_all(result: Result) -> str:
+    """The archive against COPY of the same rows, and the worker's memory."""
+    rows = [
+        [
+            "COPY … TO STDOUT",
+            f"{result['copy_rows_per_second']:,}",
+            f"{result['copy_seconds']:.1f}",
+        ],
+        ["the archive", f"{result['rows_per_second']:,}", f"{result['seconds']:.1f}"],
+    ]
+    before, after = (f"{result[name]:.0f} MB" for name in ("idle_mb", "peak_mb"))
+    told = (
+        f"{result['share']:.2f} of COPY's rate (aim {result['aim']}: {_verdict(result)});"
+        f" {result['readings']:,} readings, an archive of {result['bytes'] / 1e6:,.1f} MB. The"
+        f" worker's greatest RSS: {before} before, {after} after."
+    )
+    return _table(["", "readings/s", "seconds"], rows) + "\n\n" + told
+
+
+def moves(result: Result) -> str:
+    """How fast readings move, and what others feel of it."""
+    ways = {"Alone": "alone", "While ingest runs at half of its maximum": "during"}
+    lines = [
+        f"{name}: {figure['readings_per_second']:,} readings/s ({figure['readings']:,} in"
+        f" {figure['slices']} slices of {figure['slice_ms']['p50']} ms,"
+        f" {figure['slice_ms']['max']} ms at most)."
+        for name, figure in ((name, result[key]) for name, key in ways.items())
+    ]  # fmt: skip
+    head = ["ms, p50 · p99 · max", "without a move", "with one"]
+    both = [result["without"], result["with"]]
+    rows = [["published → visible", *(_three(one["visible_ms"]) for one in both)]]
+    rows += [
+        [f"request: {name}", *(_three(one["request_ms"][name]) for one in both)]
+        for name in result["without"]["request_ms"]
+    ]
+    rows.append(["flush, p99", *(f"{one['flush_p99_ms']}" for one in both)])
+    return "\n".join(lines) + "\n\n" + _table(head, rows)
+
+
+def _three(figures: Result) -> str:
+    return f"{figures['p50']} · {figures['p99']} · {figures['max']}"
+
+
 def of(part: str, result: Result) -> str:
     """The tables of a part's result."""
     if "skipped" in result:
@@ -227,8 +270,10 @@ def of(part: str, result: Result) -> str:
         "alerts": alerts,
         "broker": broker,
         "ceiling": ceilings,
+        "export_all": export_all,
         "latency": latency,
         "memory": memory,
+        "moves": moves,
         "profile": profile,
         "reading": reading,
         "sign_in": sign_in,

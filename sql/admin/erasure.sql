@@ -49,13 +49,18 @@ BEGIN
     END LOOP;
 END $$;
 
--- PostgreSQL keeps common values of each column for its planner: addresses and names among them.
+-- PostgreSQL keeps common values of each column for its planner: addresses, names and texts among
+-- them. Tables of numbers are left out: nothing in their samples is anybody's.
 CREATE OR REPLACE FUNCTION analyze_account_tables() RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     part name;
 BEGIN
-    FOR part IN SELECT 'account' UNION ALL SELECT * FROM account_tables() LOOP
+    FOR part IN
+        SELECT unnest('{account, job_error, procrastinate_jobs}'::name[])
+        UNION ALL SELECT * FROM account_tables()
+        UNION ALL SELECT 'telemetry_' || name || '_text' FROM tier
+    LOOP
         EXECUTE format('ANALYZE %I', part);
     END LOOP;
 END $$;

@@ -12,13 +12,18 @@ DROP VIEW IF EXISTS grafana.telemetry, grafana.latest, grafana.devices, grafana.
 DROP FUNCTION IF EXISTS grafana_inside.my_series(), grafana_inside.my_devices(),
     grafana_inside.my_latest(), grafana_inside.has_number(int, timestamptz);
 
--- The login's series, each with where its readings stand and how far back they may be read.
+-- The login's series, each with where its readings stand and how far back they may be read, in its
+-- own tier and in the one they move from.
 CREATE FUNCTION grafana_inside.my_series() RETURNS TABLE (
     id int, account_id int, device text, thing_name text, metric text, kind text, label text,
-    unit text, mixed boolean, created_at timestamptz, tier text, moving_from text, oldest timestamptz
+    unit text, mixed boolean, created_at timestamptz, tier text, moving_from text, oldest timestamptz,
+    moving_oldest timestamptz
 ) LANGUAGE sql STABLE SECURITY DEFINER ROWS 100 SET search_path = public, pg_temp AS $$
     SELECT s.id, s.account_id, s.device_id, d.thing_name, s.metric, s.kind, s.label, s.unit, s.mixed,
-           s.created_at, a.tier, a.moving_from, greatest(now() - t.retention, a.readable_from)
+           s.created_at, a.tier, a.moving_from,
+           CASE WHEN a.moving_from IS NULL THEN greatest(now() - t.retention, a.readable_from)
+                ELSE now() - t.retention END,
+           greatest(now() - t.retention, a.readable_from)
     FROM sql_login AS l
     JOIN account AS a ON a.id = l.account_id
     JOIN tier AS t ON t.name = a.tier
@@ -53,12 +58,13 @@ DECLARE
 BEGIN
     SELECT string_agg(format(
         '(SELECT time, %s FROM %I WHERE account_id = s.account_id AND series_id = s.id'
-        ' AND time >= s.oldest ORDER BY time DESC LIMIT 1)',
-        form.columns, 'telemetry_' || place.tier || form.suffix), ' UNION ALL ')
+        ' AND time >= s.%I ORDER BY time DESC LIMIT 1)',
+        form.columns, 'telemetry_' || place.tier || form.suffix, place.oldest), ' UNION ALL ')
     INTO looks
     FROM sql_login AS l
     JOIN account AS a ON a.id = l.account_id
-    CROSS JOIN LATERAL (VALUES (a.tier), (a.moving_from)) AS place (tier)
+    CROSS JOIN LATERAL (VALUES (a.tier, 'oldest'), (a.moving_from, 'moving_oldest'))
+        AS place (tier, oldest)
     CROSS JOIN (VALUES ('', 'value, NULL::text AS text'), ('_text', 'NULL::float8, value'))
         AS form (suffix, columns)
     WHERE l.role = session_user::text AND place.tier IS NOT NULL;
@@ -101,8 +107,9 @@ DECLARE
 BEGIN
     SELECT string_agg(format(
         'SELECT time, %s FROM %I WHERE %L IN (s.tier, s.moving_from) AND account_id = s.account_id'
-        ' AND series_id = s.id AND time >= s.oldest %s',
-        form.columns, 'telemetry_' || tier.name || form.suffix, tier.name, form.more), ' UNION ALL ')
+        ' AND series_id = s.id AND time >= CASE WHEN s.tier = %L THEN s.oldest ELSE s.moving_oldest END %s',
+        form.columns, 'telemetry_' || tier.name || form.suffix, tier.name, tier.name, form.more),
+        ' UNION ALL ')
     INTO branches
     FROM tier CROSS JOIN (VALUES
         ('', 'value, NULL::text AS text', ''),

@@ -75,7 +75,8 @@ BEGIN
     IF NOT EXISTS (SELECT FROM tier WHERE name = tier_name) THEN
         RAISE EXCEPTION 'no tier named %', tier_name;
     END IF;
-    EXECUTE format('SELECT least((SELECT min(time) FROM %I), (SELECT min(time) FROM %I))',
+    EXECUTE format('SELECT least((SELECT time FROM %I ORDER BY time LIMIT 1),'
+        ' (SELECT time FROM %I ORDER BY time LIMIT 1))',
         'telemetry_' || tier_name, 'telemetry_' || tier_name || '_text') INTO oldest;
     RETURN oldest;
 END $$;
@@ -112,7 +113,8 @@ CREATE VIEW admin.retention AS
     FROM tier AS t
     CROSS JOIN LATERAL (SELECT admin.oldest_reading(t.name) AS oldest) AS o
     CROSS JOIN LATERAL (
-        SELECT count(*) AS policies, min(s.last_successful_finish) AS last_success,
+        SELECT count(*) AS policies, 
+               nullif(min(s.last_successful_finish), '-infinity') AS last_success,
                coalesce(sum(s.total_failures), 0)::bigint AS failures
         FROM timescaledb_information.jobs AS j
         LEFT JOIN timescaledb_information.job_stats AS s USING (job_id)

@@ -16,7 +16,8 @@ BEGIN
     EXECUTE format('GRANT SELECT ON tier, series, schema_migration TO %s', everyone);
     EXECUTE format('GRANT SELECT ON account, device TO %I, %I', api, worker);
     -- what a flush needs: no address, no verifier
-    EXECUTE format('GRANT SELECT (id, plan, tier, moving_from) ON account TO %I', ingest);
+    EXECUTE format('GRANT SELECT (id, plan, tier, moving_from, readable_from) ON account TO %I', ingest);
+    EXECUTE format('GRANT SELECT (id, plan, tier, moving_from, closing_at) ON account TO %I', ingest);
     EXECUTE format('GRANT SELECT (id, account_id, clock, mac_address, firmware_version, attributes) ON device TO %I', ingest);
     EXECUTE format('GRANT SELECT ON directory_change TO %I, %I', ingest, api);
     EXECUTE format('GRANT INSERT ON directory_change TO %I, %I', api, worker);
@@ -81,6 +82,7 @@ BEGIN
     EXECUTE format('GRANT SELECT (id, account_id, name, url, failures, paused_at, created_at) ON channel TO %I', api);
     EXECUTE format('GRANT UPDATE ON channel TO %I', api);
     EXECUTE format('GRANT SELECT, UPDATE ON channel TO %I', worker);
+    EXECUTE format('GRANT UPDATE ON alert_rule TO %I', worker); -- a smaller plan pauses some
     EXECUTE format('GRANT SELECT, INSERT ON delivery TO %I, %I', api, worker);
     EXECUTE format('GRANT UPDATE, DELETE ON delivery TO %I', worker);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON mail_day TO %I', worker);
@@ -89,10 +91,18 @@ BEGIN
     EXECUTE format('GRANT SELECT ON stream, live_channel TO %s', everyone);
     EXECUTE format('GRANT DELETE ON stream TO %I', worker);
 
+    EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text), settle_retention(text) TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON move TO %I', worker);
+    -- deletions: asked for and undone in the API, carried out by the worker
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON erasure TO %I, %I', api, worker);
+    EXECUTE format('GRANT UPDATE (changed_at) ON alert_rule TO %I', worker);
+    EXECUTE format('GRANT DELETE ON api_key, job_error, export TO %I', worker);
     -- exports: asked for in the API, written and ended by the worker, which reads all but secrets
     EXECUTE format('GRANT SELECT, INSERT ON export TO %I', api);
     EXECUTE format('GRANT SELECT, UPDATE, DELETE ON export TO %I', worker);
     EXECUTE format('GRANT SELECT (id, account_id, name, hint, scopes, device_ids, created_at, expires_at, last_used_at, last_used_ip) ON api_key TO %I', worker);
+    EXECUTE format('GRANT UPDATE (last_used_ip) ON api_key TO %I', worker);
+    EXECUTE format('GRANT SELECT, INSERT, DELETE ON privacy_check TO %I', worker);
     -- deletions: asked for and undone in the API, carried out by the worker
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON erasure TO %I, %I', api, worker);
     EXECUTE format('GRANT UPDATE (changed_at) ON alert_rule TO %I', worker);

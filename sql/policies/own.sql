@@ -1,1 +1,1 @@
-SELECT create_tier('own', interval '365 days');
+SELECT create_tier('own', interval '365 days', columnstore_after => interval '3 days');

@@ -19,6 +19,22 @@ SELECT account.id, account.email, account.plan, account.tier, account.moving_fro
 FROM account LEFT JOIN device ON device.account_id = account.id
 GROUP BY account.id ORDER BY account.id;
 
+-- name: unscoped_account_page
+-- A page of the operator's list, newest first; with `text` of addresses that contain it.
+SELECT account.id, account.email, account.plan, account.tier,
+       account.email_verified_at IS NOT NULL AS verified,
+       account.disabled_at IS NOT NULL AS disabled, account.closing_at IS NOT NULL AS closing,
+       account.operator,
+       (SELECT count(*) FROM device WHERE device.account_id = account.id) AS devices
+FROM account
+WHERE (%(before)s::int IS NULL OR account.id < %(before)s)
+  AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(account.email)) > 0)
+ORDER BY account.id DESC LIMIT %(limit)s;
+
+-- name: unscoped_account_counts
+-- How many accounts and devices there are.
+SELECT (SELECT count(*) FROM account) AS accounts, (SELECT count(*) FROM device) AS devices;
+
 -- name: profile
 -- What the account's person may see of it.
 SELECT account.id, email, email_verified_at, first_name, surname, time_zone, plan,

@@ -30,6 +30,7 @@ RETURNING counting_from;
 SELECT r.account_id, r.id AS rule_id, d.id AS device_id, silent.since
 FROM alert_rule AS r
 JOIN device AS d ON d.account_id = r.account_id AND (r.device_id IS NULL OR d.id = r.device_id)
+    AND d.paused_at IS NULL
 CROSS JOIN LATERAL (
     SELECT last_fresh_at FROM (SELECT 1) AS one LEFT JOIN LATERAL (
         SELECT last_fresh_at FROM usage_hour
@@ -42,9 +43,9 @@ CROSS JOIN LATERAL (
     WHERE account_id = r.account_id AND device_id = d.id
 ) AS mark
 CROSS JOIN LATERAL (
-    SELECT greatest(fresh.last_fresh_at, mark.received_at, r.changed_at, d.created_at) AS since
+    SELECT greatest(fresh.last_fresh_at, mark.received_at, r.changed_at, d.created_at, d.resumed_at) AS since
 ) AS silent
-WHERE r.kind = 'no_data' AND r.enabled AND r.metric IS NULL
+WHERE r.kind = 'no_data' AND r.enabled AND r.paused_at IS NULL AND r.metric IS NULL
   AND NOT EXISTS (SELECT FROM account WHERE account.id = r.account_id AND account.closing_at IS NOT NULL)
   AND (%(account)s::int IS NULL OR r.account_id = %(account)s)
   AND %(now)s::timestamptz - greatest(silent.since, %(counting_from)s::timestamptz) >= make_interval(secs => r.for_s)
@@ -54,7 +55,7 @@ WHERE r.kind = 'no_data' AND r.enabled AND r.metric IS NULL
 -- name: unscoped_silent_tiers
 -- Where the readings of accounts stand that have rules about a metric's silence.
 SELECT DISTINCT a.tier, a.moving_from FROM account AS a JOIN alert_rule AS r ON r.account_id = a.id
-WHERE r.kind = 'no_data' AND r.enabled AND r.metric IS NOT NULL
+WHERE r.kind = 'no_data' AND r.enabled AND r.paused_at IS NULL AND r.metric IS NOT NULL
   AND (%(account)s::int IS NULL OR a.id = %(account)s);
 
 -- name: unscoped_silent_metrics
@@ -64,6 +65,7 @@ SELECT r.account_id, r.id AS rule_id, d.id AS device_id, silent.since
 FROM alert_rule AS r
 JOIN account AS a ON a.id = r.account_id
 JOIN device AS d ON d.account_id = r.account_id AND (r.device_id IS NULL OR d.id = r.device_id)
+    AND d.paused_at IS NULL
 LEFT JOIN series AS s ON s.device_id = d.id AND s.metric = r.metric
 CROSS JOIN LATERAL (
     SELECT max(time) AS time FROM (
@@ -91,9 +93,9 @@ LEFT JOIN alert_mark AS m ON m.series_id = s.id
 CROSS JOIN LATERAL (
     SELECT greatest(CASE WHEN reading.time IS NOT NULL AND fresh.last_fresh_at IS NOT NULL
                          THEN least(reading.time, fresh.last_fresh_at, %(now)s::timestamptz) END,
-                    m.received_at, r.changed_at, coalesce(s.created_at, d.created_at)) AS since
+                    m.received_at, r.changed_at, d.resumed_at, coalesce(s.created_at, d.created_at)) AS since
 ) AS silent
-WHERE r.kind = 'no_data' AND r.enabled AND r.metric IS NOT NULL AND a.closing_at IS NULL
+WHERE r.kind = 'no_data' AND r.enabled AND r.paused_at IS NULL AND r.metric IS NOT NULL AND a.closing_at IS NULL
   AND a.tier = %(tier)s AND a.moving_from IS NOT DISTINCT FROM %(moving_from)s
   AND (%(account)s::int IS NULL OR r.account_id = %(account)s)
   AND (s.id IS NOT NULL OR r.device_id IS NOT NULL)
@@ -107,24 +109,30 @@ WHERE r.kind = 'no_data' AND r.enabled AND r.metric IS NOT NULL AND a.closing_at
 SELECT r.account_id, r.id AS rule_id, d.id AS device_id, d.connection_since AS since
 FROM alert_rule AS r
 JOIN device AS d ON d.account_id = r.account_id AND (r.device_id IS NULL OR d.id = r.device_id)
-WHERE r.kind = 'offline' AND r.enabled AND d.connection = 'offline'
+    AND d.paused_at IS NULL
+WHERE r.kind = 'offline' AND r.enabled AND r.paused_at IS NULL AND d.connection = 'offline'
   AND NOT EXISTS (SELECT FROM account WHERE account.id = r.account_id AND account.closing_at IS NOT NULL)
   AND (%(account)s::int IS NULL OR r.account_id = %(account)s)
-  AND %(now)s::timestamptz - greatest(d.connection_since, r.changed_at, %(counting_from)s::timestamptz)
+  AND %(now)s::timestamptz - greatest(d.connection_since, r.changed_at, d.resumed_at, %(counting_from)s::timestamptz)
       >= make_interval(secs => r.for_s)
   AND EXISTS (SELECT FROM broker_record WHERE seen_at >= %(now)s::timestamptz - interval '60 seconds')
   AND NOT EXISTS (SELECT FROM alert
                   WHERE alert.rule_id = r.id AND alert.device_id = d.id AND alert.state <> 'resolved');
 
 -- name: unscoped_settled_alerts
--- Open alerts with nothing left to hold on: the device is connected again, or the metric is gone or
--- has become text; of one account or of all.
+-- Open alerts with nothing left to hold on: the device is connected again or was paused, or the metric
+-- is gone or has become text; of one account or of all.
 SELECT alert.account_id, alert.id, alert.state, 'online' AS reason,
        greatest(alert.fired_at, d.connection_since) AS resolved_at
 FROM alert JOIN device AS d ON d.id = alert.device_id
 WHERE alert.kind = 'offline' AND alert.state <> 'resolved' AND d.connection = 'online'
   AND (%(account)s::int IS NULL OR alert.account_id = %(account)s)
   AND EXISTS (SELECT FROM broker_record WHERE seen_at >= %(now)s::timestamptz - interval '60 seconds')
+UNION ALL
+SELECT alert.account_id, alert.id, alert.state, 'device_paused', greatest(alert.fired_at, d.paused_at)
+FROM alert JOIN device AS d ON d.id = alert.device_id
+WHERE d.paused_at IS NOT NULL AND alert.state <> 'resolved'
+  AND (%(account)s::int IS NULL OR alert.account_id = %(account)s)
 UNION ALL
 SELECT alert.account_id, alert.id, alert.state, 'metric_gone', %(now)s::timestamptz
 FROM alert JOIN alert_rule AS r ON r.id = alert.rule_id
@@ -173,5 +181,16 @@ FOR UPDATE OF alert SKIP LOCKED;
 UPDATE alert SET told = due WHERE id = ANY (%(ids)s) AND account_id = ANY (%(accounts)s);
 
 -- name: unscoped_forget_alerts
--- Alerts that ended have their time, as notices have, whosesoever they are.
-DELETE FROM alert WHERE state = 'resolved' AND told >= due AND resolved_at < %(before)s;
+-- Alerts that ended have their time, whosesoever they are; they hold readings, so no longer than
+-- their account's tier.
+DELETE FROM alert USING account, tier
+WHERE account.id = alert.account_id AND tier.name = account.tier
+  AND alert.state = 'resolved' AND alert.told >= alert.due
+  AND alert.resolved_at < %(now)s::timestamptz - least(%(kept)s::interval, tier.retention);
+
+-- name: unscoped_forget_alert_values
+-- Of alerts that last, whosesoever they are: what was measured has gone by now.
+UPDATE alert SET value = NULL FROM account, tier
+WHERE account.id = alert.account_id AND tier.name = account.tier
+  AND alert.state = 'firing' AND alert.value IS NOT NULL
+  AND alert.fired_at < %(now)s::timestamptz - tier.retention;

@@ -40,7 +40,7 @@ WHERE account_id = %(account)s AND id = %(rule)s;
 
 -- name: delete_rule
 -- The account's rule; its alerts stay as a record, until they are old.
-DELETE FROM alert_rule WHERE account_id = %(account)s AND id = %(rule)s;
+DELETE FROM alert_rule WHERE account_id = %(account)s AND id = %(rule)s RETURNING paused_at;
 
 -- name: end_alerts_of_rule
 -- The rule is another or gone: what held of the account holds no longer, and nobody is told.

@@ -12,11 +12,6 @@ FROM account JOIN tier ON tier.name = account.tier WHERE account.id = %(account)
 SELECT id, device_id AS device, metric, kind, mixed FROM series
 WHERE account_id = %(account)s ORDER BY id;
 
--- name: unscoped_chunks
--- The stretches of time for which a table has anything, whosesoever it is.
-SELECT range_start, range_end FROM timescaledb_information.chunks
-WHERE hypertable_schema = 'public' AND hypertable_name = %(table)s ORDER BY range_start;
-
 -- name: archive_numbers
 -- A piece of the account's numbers and booleans of a stretch of time, series by series as given, in
 -- each by time, as arrays. The first series goes on behind a moment. LIMIT ends the loop over the
@@ -49,7 +44,7 @@ SELECT array_agg(time), array_agg(series_id), array_agg(value) FROM (
 -- Your account: the account's rows of account.
 SELECT id, email, plan, tier, moving_from, readable_from, tier_due_at, created_at, first_name,
        surname, time_zone, email_verified_at, age_confirmed_at, policy_version, policy_accepted_at,
-       operator, disabled_at, pending_email
+       operator, disabled_at, pending_email, closing_at, erasing
 FROM account WHERE id = %(account)s;
 
 -- name: archive_identities
@@ -143,6 +138,11 @@ FROM rejection_hour WHERE account_id = %(account)s ORDER BY device_id, hour, cod
 SELECT id, account_id, device_id, hour, code, time, topic, metric, detail, payload, payload_bytes
 FROM rejection WHERE account_id = %(account)s ORDER BY id;
 
+-- name: archive_views
+-- Views: the account's rows of view.
+SELECT id, account_id, name, shown, pinned, created_at, changed_at
+FROM view WHERE account_id = %(account)s ORDER BY id;
+
 -- name: archive_alert_rules
 -- Alert rules: the account's rows of alert_rule.
 SELECT id, account_id, name, kind, device_id, metric, operator, threshold, clear, is_flag, for_s,
@@ -174,5 +174,5 @@ FROM export WHERE account_id = %(account)s ORDER BY id;
 -- name: archive_subscription
 -- Your subscription: the account's rows of subscription.
 SELECT account_id, customer_id, subscription_id, status, plan, period_end, ends_at, granted,
-       checkout_at, synced_at
+       checkout_at, synced_at, ended_for_deletion
 FROM subscription WHERE account_id = %(account)s;

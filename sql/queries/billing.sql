@@ -23,8 +23,12 @@ UPDATE subscription SET checkout_key = NULL
 WHERE account_id = %(account)s AND checkout_key = %(key)s;
 
 -- name: keep_customer
--- The account's customer at Stripe, kept before anything is sold to it.
-UPDATE subscription SET customer_id = %(customer)s WHERE account_id = %(account)s;
+-- The account's customer at Stripe, kept before anything is sold to it; its address may have changed
+-- since Stripe was told.
+UPDATE subscription SET customer_id = %(customer)s,
+    stale_since = (SELECT %(now)s::timestamptz FROM account
+                   WHERE id = %(account)s AND email <> %(email)s)
+WHERE account_id = %(account)s;
 
 -- name: forget_customer
 -- The account's customer was deleted at Stripe: the next one needs another key.
@@ -37,6 +41,17 @@ UPDATE subscription SET subscription_id = %(subscription_id)s, status = %(status
     plan = %(plan)s, period_end = %(period_end)s, ends_at = %(ends_at)s, granted = %(granted)s,
     synced_at = %(now)s
 WHERE account_id = %(account)s;
+
+-- name: stale_customer
+-- The account's address, where Stripe has not heard of it yet.
+SELECT account.email, subscription.stale_since
+FROM subscription JOIN account ON account.id = subscription.account_id
+WHERE account.id = %(account)s AND subscription.stale_since IS NOT NULL;
+
+-- name: note_customer_carried
+-- Stripe has the account's address, unless it changed again meanwhile.
+UPDATE subscription SET stale_since = NULL
+WHERE account_id = %(account)s AND stale_since = %(since)s;
 
 -- name: plan_of
 -- The plan the account is on now, and until when its older readings are kept after a smaller one.
@@ -56,15 +71,16 @@ SELECT account_id FROM subscription WHERE customer_id = %(customer)s;
 DELETE FROM stripe_event WHERE received_at < %(before)s;
 
 -- name: unscoped_claim_reconciliations
--- Whoever was not asked about for long, whoever may have just paid, whosesoever period has ended;
--- claimed, so that two workers do not both ask.
+-- Whoever was not asked about for long, whoever may have just paid, whosesoever period has ended or
+-- address has changed; claimed, so that two workers do not both ask.
 UPDATE subscription SET synced_at = %(now)s
 WHERE account_id IN (
     SELECT account_id FROM subscription
     WHERE customer_id IS NOT NULL AND (
         synced_at < %(day)s
         OR checkout_at > %(recent)s AND synced_at < %(soon)s
-        OR ends_at <= %(now)s AND synced_at < %(soon)s)
+        OR ends_at <= %(now)s AND synced_at < %(soon)s
+        OR stale_since IS NOT NULL AND synced_at < %(soon)s)
     ORDER BY synced_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 RETURNING account_id;
 

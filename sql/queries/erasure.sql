@@ -98,11 +98,6 @@ UNION
 SELECT device_id FROM erasure WHERE account_id = %(account)s AND device_id IS NOT NULL
 ORDER BY id;
 
--- name: unscoped_chunks
--- The stretches of time a tier's chunks are of; they belong to nobody.
-SELECT range_start AS "from", range_end AS "to" FROM timescaledb_information.chunks
-WHERE hypertable_schema = 'public' AND hypertable_name = %(table)s ORDER BY range_start;
-
 -- name: left_numbers
 -- Whether a chunk holds any reading of the account, by whatever series: those there are.
 SELECT DISTINCT series_id FROM {tier}
@@ -195,3 +190,7 @@ SELECT account_id FROM device WHERE id = %(device)s;
 -- The erasure of the account, or of its device.
 SELECT id FROM erasure
 WHERE account_id = %(account)s AND device_id IS NOT DISTINCT FROM %(device)s::text;
+
+-- name: erase_exports
+-- The account's exports; whoever writes one of them finds it gone and stops.
+DELETE FROM export WHERE account_id = %(account)s;

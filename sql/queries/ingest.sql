@@ -89,14 +89,18 @@ ON CONFLICT (series_id, time) DO NOTHING
 RETURNING series_id, (extract(epoch FROM time) * 1000000)::bigint AS time_us, account_id;
 
 -- name: drop_moved_numbers
--- While a move is open: what the tier moved from already holds is a duplicate, account by account.
-DELETE FROM staged_number AS s USING {tier} AS t
-WHERE t.series_id = s.series_id AND t.time = s.time AND t.account_id = s.account_id;
+-- While a move is open: what the tier moved from already holds is a duplicate, account by account,
+-- unless it has expired there.
+DELETE FROM staged_number AS s USING {tier} AS t, account AS a
+WHERE t.series_id = s.series_id AND t.time = s.time AND t.account_id = s.account_id
+  AND a.id = s.account_id AND t.time >= a.readable_from;
 
 -- name: drop_moved_texts
--- While a move is open: what the tier moved from already holds is a duplicate, account by account.
-DELETE FROM staged_text AS s USING {tier_text} AS t
-WHERE t.series_id = s.series_id AND t.time = s.time AND t.account_id = s.account_id;
+-- While a move is open: what the tier moved from already holds is a duplicate, account by account,
+-- unless it has expired there.
+DELETE FROM staged_text AS s USING {tier_text} AS t, account AS a
+WHERE t.series_id = s.series_id AND t.time = s.time AND t.account_id = s.account_id
+  AND a.id = s.account_id AND t.time >= a.readable_from;
 
 -- name: count_usage
 -- Usage equals what is stored: counted in the transaction of the readings, by account and device.

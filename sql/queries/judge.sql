@@ -6,12 +6,12 @@ SELECT d.id AS device_id, r.account_id, r.id AS rule_id, s.id AS series_id, r.op
 FROM device AS d
 JOIN alert_rule AS r ON r.account_id = d.account_id AND (r.device_id IS NULL OR r.device_id = d.id)
 JOIN series AS s ON s.device_id = d.id AND s.metric = r.metric
-WHERE d.id = ANY (%(devices)s) AND r.enabled AND r.kind = 'threshold' AND s.kind <> 'text'
+WHERE d.id = ANY (%(devices)s) AND r.enabled AND r.paused_at IS NULL AND r.kind = 'threshold' AND s.kind <> 'text'
 UNION ALL
 SELECT d.id, r.account_id, r.id, NULL, NULL, NULL, NULL, NULL
 FROM device AS d
 JOIN alert_rule AS r ON r.account_id = d.account_id AND (r.device_id IS NULL OR r.device_id = d.id)
-WHERE d.id = ANY (%(devices)s) AND r.enabled AND r.kind = 'no_data';
+WHERE d.id = ANY (%(devices)s) AND r.enabled AND r.paused_at IS NULL AND r.kind = 'no_data';
 
 -- name: lock_alert_accounts
 -- Whoever judges holds the accounts until it commits, so that every transition happens once.

@@ -80,7 +80,11 @@ SELECT id, email, pending_email, first_name, time_zone, email_verified_at IS NOT
 FROM account WHERE id = %(account)s;
 
 -- name: unscoped_forget_notices
--- Notices have their time, whosesoever they are; security records a shorter one.
-DELETE FROM notice
-WHERE created_at < CASE kind WHEN 'security' THEN %(security)s::timestamptz
-                             ELSE %(others)s::timestamptz END;
+-- Notices have their time, whosesoever they are: security records a shorter one, and those about
+-- devices, which name values, no longer than their account's tier.
+DELETE FROM notice USING account, tier
+WHERE account.id = notice.account_id AND tier.name = account.tier
+  AND notice.created_at < %(now)s::timestamptz - CASE notice.kind
+      WHEN 'security' THEN %(security)s::interval
+      WHEN 'device' THEN least(%(others)s::interval, tier.retention)
+      ELSE %(others)s::interval END;

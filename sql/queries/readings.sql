@@ -100,7 +100,7 @@ SELECT time, series_id, number, text FROM (
     FROM unnest((SELECT %(series)s::int[] FROM account WHERE id = %(account)s AND tier = %(tier)s
             AND moving_from IS NOT DISTINCT FROM %(moving_from)s)) AS s (id) CROSS JOIN LATERAL (
         SELECT time, value FROM {other}
-        WHERE %(moving)s AND account_id = %(account)s AND series_id = s.id
+        WHERE %(moving)s AND time >= %(readable_from)s AND account_id = %(account)s AND series_id = s.id
           AND time >= greatest(%(from)s, %(after_time)s::timestamptz) AND time < %(to)s
           AND (%(after_time)s::timestamptz IS NULL OR (time, s.id) > (%(after_time)s, %(after_series)s))
         ORDER BY time LIMIT %(limit)s
@@ -110,7 +110,7 @@ SELECT time, series_id, number, text FROM (
     FROM unnest((SELECT %(texts)s::int[] FROM account WHERE id = %(account)s AND tier = %(tier)s
             AND moving_from IS NOT DISTINCT FROM %(moving_from)s)) AS s (id) CROSS JOIN LATERAL (
         SELECT time, value FROM {other_text}
-        WHERE %(moving)s AND account_id = %(account)s AND series_id = s.id
+        WHERE %(moving)s AND time >= %(readable_from)s AND account_id = %(account)s AND series_id = s.id
           AND time >= greatest(%(from)s, %(after_time)s::timestamptz) AND time < %(to)s
           AND (%(after_time)s::timestamptz IS NULL OR (time, s.id) > (%(after_time)s, %(after_series)s))
         ORDER BY time LIMIT %(limit)s
@@ -148,7 +148,7 @@ SELECT time, series_id, number, text FROM (
     FROM unnest((SELECT %(series)s::int[] FROM account WHERE id = %(account)s AND tier = %(tier)s
             AND moving_from IS NOT DISTINCT FROM %(moving_from)s)) AS s (id) CROSS JOIN LATERAL (
         SELECT time, value FROM {other}
-        WHERE %(moving)s AND account_id = %(account)s AND series_id = s.id
+        WHERE %(moving)s AND time >= %(readable_from)s AND account_id = %(account)s AND series_id = s.id
           AND time >= %(from)s AND time < %(to)s
           AND time <= coalesce(%(after_time)s::timestamptz, 'infinity')
           AND (%(after_time)s::timestamptz IS NULL OR (time, s.id) < (%(after_time)s, %(after_series)s))
@@ -159,7 +159,7 @@ SELECT time, series_id, number, text FROM (
     FROM unnest((SELECT %(texts)s::int[] FROM account WHERE id = %(account)s AND tier = %(tier)s
             AND moving_from IS NOT DISTINCT FROM %(moving_from)s)) AS s (id) CROSS JOIN LATERAL (
         SELECT time, value FROM {other_text}
-        WHERE %(moving)s AND account_id = %(account)s AND series_id = s.id
+        WHERE %(moving)s AND time >= %(readable_from)s AND account_id = %(account)s AND series_id = s.id
           AND time >= %(from)s AND time < %(to)s
           AND time <= coalesce(%(after_time)s::timestamptz, 'infinity')
           AND (%(after_time)s::timestamptz IS NULL OR (time, s.id) < (%(after_time)s, %(after_series)s))
@@ -232,7 +232,7 @@ SELECT * FROM (
           AND time >= %(from)s AND time < %(to)s
         UNION ALL
         SELECT time, series_id, value FROM {other}
-        WHERE %(moving)s AND account_id = %(account)s AND series_id = ANY ((SELECT %(series)s::int[] FROM account WHERE id = %(account)s AND tier = %(tier)s
+        WHERE %(moving)s AND time >= %(readable_from)s AND account_id = %(account)s AND series_id = ANY ((SELECT %(series)s::int[] FROM account WHERE id = %(account)s AND tier = %(tier)s
             AND moving_from IS NOT DISTINCT FROM %(moving_from)s)::int[])
           AND time >= %(from)s AND time < %(to)s
     ) AS reading
@@ -263,7 +263,7 @@ SELECT * FROM (
           AND time >= %(from)s AND time < %(to)s
         UNION ALL
         SELECT time, series_id, value FROM {other}
-        WHERE %(moving)s AND account_id = %(account)s AND series_id = ANY ((SELECT %(series)s::int[] FROM account WHERE id = %(account)s AND tier = %(tier)s
+        WHERE %(moving)s AND time >= %(readable_from)s AND account_id = %(account)s AND series_id = ANY ((SELECT %(series)s::int[] FROM account WHERE id = %(account)s AND tier = %(tier)s
             AND moving_from IS NOT DISTINCT FROM %(moving_from)s)::int[])
           AND time >= %(from)s AND time < %(to)s
     ) AS reading
@@ -290,7 +290,7 @@ SELECT * FROM (
           AND time >= %(from)s AND time < %(to)s
         UNION ALL
         SELECT time, series_id, value FROM {other_text}
-        WHERE %(moving)s AND account_id = %(account)s AND series_id = ANY ((SELECT %(series)s::int[] FROM account WHERE id = %(account)s AND tier = %(tier)s
+        WHERE %(moving)s AND time >= %(readable_from)s AND account_id = %(account)s AND series_id = ANY ((SELECT %(series)s::int[] FROM account WHERE id = %(account)s AND tier = %(tier)s
             AND moving_from IS NOT DISTINCT FROM %(moving_from)s)::int[])
           AND time >= %(from)s AND time < %(to)s
     ) AS reading
@@ -320,7 +320,7 @@ FROM unnest((SELECT %(series)s::int[] FROM account WHERE id = %(account)s AND ti
     (SELECT time, value FROM {tier} WHERE account_id = %(account)s AND series_id = s.id
      AND time >= %(from)s AND time < %(to)s ORDER BY time DESC LIMIT 1)
     UNION ALL
-    (SELECT time, value FROM {other} WHERE %(moving)s AND account_id = %(account)s AND series_id = s.id
+    (SELECT time, value FROM {other} WHERE %(moving)s AND time >= %(readable_from)s AND account_id = %(account)s AND series_id = s.id
      AND time >= %(from)s AND time < %(to)s ORDER BY time DESC LIMIT 1)
     ORDER BY time DESC LIMIT 1
 ) AS l
@@ -331,7 +331,7 @@ FROM unnest((SELECT %(texts)s::int[] FROM account WHERE id = %(account)s AND tie
     (SELECT time, value FROM {tier_text} WHERE account_id = %(account)s AND series_id = s.id
      AND time >= %(from)s AND time < %(to)s ORDER BY time DESC LIMIT 1)
     UNION ALL
-    (SELECT time, value FROM {other_text} WHERE %(moving)s AND account_id = %(account)s AND series_id = s.id
+    (SELECT time, value FROM {other_text} WHERE %(moving)s AND time >= %(readable_from)s AND account_id = %(account)s AND series_id = s.id
      AND time >= %(from)s AND time < %(to)s ORDER BY time DESC LIMIT 1)
     ORDER BY time DESC LIMIT 1
 ) AS l;

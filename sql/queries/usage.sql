@@ -60,8 +60,10 @@ JOIN rejection AS r ON r.account_id = %(account)s AND r.device_id = t.device_id
 ORDER BY r.id;
 
 -- name: unscoped_forget_rejections
--- Examples are kept 7 days, whosesoever they are.
-DELETE FROM rejection WHERE hour < %(before)s;
+-- Examples have their time, whosesoever they are, and no longer than their account's tier.
+DELETE FROM rejection USING account, tier
+WHERE account.id = rejection.account_id AND tier.name = account.tier
+  AND rejection.hour < %(now)s::timestamptz - least(%(kept)s::interval, tier.retention);
 
 -- name: unscoped_quota_levels
 -- Accounts of limited plans that passed a level of the day's points and were not warned of it yet.

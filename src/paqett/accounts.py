@@ -115,6 +115,21 @@ async def list_all(conn: Connection) -> list[Listed]:
     return [msgspec.convert(row, Listed) for row in rows]
 
 
+async def list_page(
+    conn: Connection, *, before: int | None, text: str | None, limit: int
+) -> list[Listed]:
+    """At most `limit` accounts for the operator, newest first; with `text` in their address."""
+    values = {"before": before, "text": text, "limit": limit}
+    rows = await (await conn.execute(query("unscoped_account_page"), values)).fetchall()
+    return [msgspec.convert(row, Listed) for row in rows]
+
+
+async def counts(conn: Connection) -> tuple[int, int]:
+    """How many accounts there are, and devices."""
+    row = await (await conn.execute(query("unscoped_account_counts"))).fetchone()
+    return (row["accounts"], row["devices"]) if row else (0, 0)
+
+
 async def profile(conn: Connection, account_id: int) -> Profile:
     """The account as its person sees it. Raises `NotFound` once it is erased."""
     row = await (await conn.execute(query("profile"), {"account": account_id})).fetchone()

@@ -166,6 +166,8 @@ def _resolved_words(row: dict[str, Any]) -> str:
         return "The device is connected again"
     if row["reason"] == "data_returned":
         return f"{row['metric'] or 'The device'} sends again"
+    if row["reason"] == "device_paused":
+        return "The device is paused, since your plan has room for older ones only"
     if row["reason"] == "metric_gone":
         return f"{row['metric']} was deleted, or is no longer a number"
     return f"{row['metric']} is {_measured(row, row['resolved_value'])}, which is good again"

@@ -62,7 +62,10 @@ class RuleChange(msgspec.Struct, forbid_unknown_fields=True, rename={"for_": "fo
 
 
 class Rule(msgspec.Struct, frozen=True, rename={"for_": "for"}):
-    """A rule; `for` in seconds, `firing` on how many devices it holds at the moment."""
+    """A rule; `for` in seconds, `firing` on how many devices it holds at the moment.
+
+    It is not judged from `paused_at` on, where the account's plan has room for older rules only.
+    """
 
     id: int
     name: str
@@ -74,6 +77,7 @@ class Rule(msgspec.Struct, frozen=True, rename={"for_": "for"}):
     clear: float | None
     for_: int
     enabled: bool
+    paused_at: datetime | None
     firing: int
     created_at: datetime
 
@@ -83,7 +87,7 @@ class Alert(msgspec.Struct, frozen=True):
 
     `since` is when the condition began, `value` what was measured then. `reason` is why it is as
     it is: threshold, no_data, offline; data_returned, online; rule_changed, rule_deleted,
-    metric_gone.
+    rule_paused, device_paused, metric_gone.
     """
 
     id: int
@@ -173,8 +177,8 @@ def _rule(row: dict[str, Any]) -> Rule:
         threshold = bool(threshold)
     return Rule(
         row["id"], row["name"], row["kind"], row["device_id"], row["metric"], row["operator"],
-        threshold, row["clear"], row["for_s"], row["enabled"], row.get("firing", 0),
-        row["created_at"],
+        threshold, row["clear"], row["for_s"], row["enabled"], row["paused_at"],
+        row.get("firing", 0), row["created_at"],
     )  # fmt: skip
 
 
@@ -277,7 +281,7 @@ async def update(
         {**columns, "account": account.id, "rule": rule_id, "changed": changed},
     )
     if anew:
-        await _end_alerts(conn, account, rule_id, "rule_changed", now)
+        await end_alerts(conn, account.id, rule_id, "rule_changed", now)
     return await get(conn, account, rule_id, None)
 
 
@@ -287,14 +291,18 @@ async def delete(
     """Delete a rule; its past alerts stay listed. Raises `NotFound`."""
     await _row(conn, account, rule_id, devices)
     await _begin_change(conn, account, None)
-    await _end_alerts(conn, account, rule_id, "rule_deleted", now)
-    await conn.execute(query("delete_rule"), {"account": account.id, "rule": rule_id})
+    await end_alerts(conn, account.id, rule_id, "rule_deleted", now)
+    values = {"account": account.id, "rule": rule_id}
+    gone = await (await conn.execute(query("delete_rule"), values)).fetchone()
+    if gone is not None and gone["paused_at"] is None:
+        await conn.execute(query("resume_oldest_rule"), {"account": account.id, "now": now})
 
 
-async def _end_alerts(
-    conn: Connection, account: Account, rule_id: int, reason: str, now: datetime
+async def end_alerts(
+    conn: Connection, account_id: int, rule_id: int, reason: str, now: datetime
 ) -> None:
-    values = {"account": account.id, "rule": rule_id, "reason": reason, "now": now}
+    """What the rule held on holds no longer, and nobody is told; the account's alerts are held."""
+    values = {"account": account_id, "rule": rule_id, "reason": reason, "now": now}
     await conn.execute(query("end_alerts_of_rule"), values)
     await conn.execute(query("drop_pending_of_rule"), values)
 

@@ -10,6 +10,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from paqett.errors import ConfigurationError, Unavailable
 from paqett.settings import Database
+from paqett.sqlfiles import query
 
 Connection = AsyncConnection[DictRow]
 
@@ -48,15 +49,27 @@ def pool(
         timeout=settings.connect_timeout_s,
         open=False,
         kwargs={**options, "autocommit": True},
+        configure=None if reading else _prepare,
         reconnect_timeout=2.0,
     )
 
 
 async def connect(settings: Database, process: str, *, autocommit: bool = False) -> Connection:
     """One connection outside the pool, for listening, writing batches and migrations."""
-    return await AsyncConnection[DictRow].connect(
-        require_url(settings), autocommit=autocommit, **_options(settings, process)
+    conn = await AsyncConnection[DictRow].connect(
+        require_url(settings), autocommit=True, **_options(settings, process)
     )
+    try:
+        await _prepare(conn)
+        await conn.set_autocommit(autocommit)
+    except BaseException:
+        await conn.close()
+        raise
+    return conn
+
+
+async def _prepare(conn: Connection) -> None:
+    await conn.execute(query("unscoped_prepare_session"))
 
 
 def _options(settings: Database, process: str) -> dict[str, Any]:

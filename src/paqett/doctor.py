@@ -182,6 +182,10 @@ def _tier_finding(state: retention.TierState, now: datetime) -> Finding:
         f"{state.retention.days} days, by {state.retention_by}, oldest reading {oldest},"
         f" {len(state.jobs)} policies"
     )
+    if state.jobs and state.by_worker:
+        detail += ", which rest while readings move out of it: the worker drops what has expired"
+    if state.jobs and state.columnstore_after:
+        detail += f", columnstore after {state.columnstore_after.days} days"
     if state.overdue(now):
         return Finding(f"tier {state.name}", "failed", detail, "start `paqett worker`; see its log")
     if state.retention_by == "timescaledb" and len(state.jobs) != 2:

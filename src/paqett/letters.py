@@ -157,7 +157,8 @@ async def _notice(
         link = f"{terms.public_url}/unsubscribe?token={token}"
     told = notice_events.describe(row["event"], row["data"], person.time_zone)
     text = told.text if left != 0 else f"{told.text} {_LAST.format(terms.mails_a_day)}"
-    words = {"title": told.title, "text": text, "facts": told.facts}
+    page = (told.page[0], f"{terms.public_url}{told.page[1]}") if told.page else None
+    words = {"title": told.title, "text": text, "facts": told.facts, "page": page}
     to = row["mail_to"] or person.email
     return _mail(terms, person, "notice", to, f"notice.{notice}", words, link)
 

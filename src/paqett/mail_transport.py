@@ -23,7 +23,6 @@ from paqett.settings import Mail as MailSettings
 # Python encodes a header it cannot fold, and an encoded List-Unsubscribe is none; RFC 5322 allows
 # 998 characters.
 _POLICY = SMTP.clone(max_line_length=900)
-_KEPT_S = 7 * 86_400
 
 
 class MailDelayed(PaqettError):
@@ -197,11 +196,11 @@ def forget_of(folder: Path, addresses: list[str]) -> int:
     return removed
 
 
-def forget_old(folder: Path, now: datetime) -> int:
-    """Remove mails written more than 7 days ago, and drafts of a killed worker; how many."""
-    before, removed = now.timestamp() - _KEPT_S, 0
+def forget_old(folder: Path, before: datetime) -> int:
+    """Remove mails written before, and drafts of a killed worker; how many."""
+    removed = 0
     for path in folder.glob("*"):
-        if path.stat().st_mtime < before:
+        if path.stat().st_mtime < before.timestamp():
             path.unlink(missing_ok=True)
             removed += 1
     return removed

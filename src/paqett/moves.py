@@ -2,30 +2,66 @@
 
 The rule for moves: the tier flips in one transaction that waits for every flush in flight (the
 directory's lock). From then on new readings go to the new tier; reads take both; the mover carries
-the history over, oldest day first, each slice under the account's exclusive lock, while a flush of
-that account holds the same lock shared and skips what the other tier holds.
+the history over, oldest first, each slice under the account's exclusive lock, while a flush of
+that account holds the same lock shared and skips what the other tier holds. A slice is a stretch of
+time with about 10,000 readings at most, so that no flush waits for long.
+
+Nobody puts readings into the tier that is left, so how far a move has come is one time, kept in
+`move`. Retention of that tier spares what the move still owes (`settle_retention`).
 """
 
 from datetime import datetime, timedelta
 from typing import Any
 
-from paqett import grafana, pauses
+import msgspec
+
+from paqett import grafana, notices, pauses
 from paqett.db import Connection
 from paqett.errors import Invalid, NotFound
 from paqett.plans import Plan
+from paqett.retention import TierState
 from paqett.sqlfiles import query, tier_query
 
 GRACE = timedelta(days=14)  # product contract §5: downgrade
 SLICE = timedelta(days=1)
+LONG = timedelta(hours=1)
+"""A move that takes longer than this is told to the operator."""
+_MOST = 10_000
+_SHORTEST = timedelta(milliseconds=1)
+_PROBES = 5_000  # looks into an index for one slice: of series and chunks
+_REMIND = (7, 1)  # days before a grace ends
 
 
-async def set_plan(conn: Connection, account_id: int, plan: Plan, now: datetime) -> datetime | None:
+class Slice(msgspec.Struct, frozen=True):
+    """What the next slice of a move is taken from: everything before `carried_to` is done.
+
+    Nothing older than `oldest` is readable any more, nothing is as young as `until`.
+    """
+
+    tier: str
+    moving_from: str
+    oldest: datetime
+    carried_to: datetime
+    until: datetime
+    span: timedelta
+    series: list[int]
+
+    @property
+    def longest(self) -> timedelta:
+        """Stretches without readings are passed in long steps."""
+        return timedelta(days=max(1, _PROBES // max(1, len(self.series))))
+
+
+async def set_plan(
+    conn: Connection, account_id: int, plan: Plan, now: datetime, *, tell: bool = True
+) -> datetime | None:
     """Give the account `plan`.
 
-    Its limits hold at once: devices it has no room for are paused, those it has room for go on.
-    A tier with at least as long a retention is joined at once. A shorter one is joined after the
-    grace, since readings end with it: that time is returned. A plan without Grafana ends the SQL
-    login. Raises `NotFound`, and `Invalid` while an earlier move is still open.
+    Its limits hold at once: devices and alert rules it has no room for are paused, those it has
+    room for go on. A tier with at least as long a retention is joined at once, or when an earlier
+    move is done. A shorter one is joined after the grace, since readings end with it: that time is
+    returned, and told unless the caller does. A plan without Grafana ends the SQL login. Raises
+    `NotFound`, and `Invalid` for a plan without a policy file.
     """
     # in the order in which a new device takes them: the number of devices, then the account's row
     await conn.execute(query("lock_directory"))
@@ -36,22 +72,64 @@ async def set_plan(conn: Connection, account_id: int, plan: Plan, now: datetime)
     tiers = await tier_retentions(conn)
     if plan.tier not in tiers:
         raise Invalid(f"the tier {plan.tier} of plan {plan.name} has no policy file", field="plan")
-    due = None
-    if plan.tier != account["tier"] and tiers[plan.tier] < tiers[account["tier"]]:
-        due = now + GRACE
+    due = _due(account, plan, tiers, now)
     await conn.execute(query("set_plan"), {"account": account_id, "plan": plan.name, "due": due})
     if not plan.grafana:
         await grafana.drop(conn, account_id)
-    if plan.tier != account["tier"] and due is None:
+    if due is not None and due <= now and account["moving_from"] is None:
         await _flip(conn, account, plan.tier, tiers, now)
-    await pauses.fit(conn, account_id, plan.devices, now)
+        due = None
+    await pauses.fit_plan(conn, account_id, plan, now)
+    if due is None or due <= now:
+        return None
+    if tell and due != account["tier_due_at"]:
+        await _tell(conn, account_id, "plan_smaller", plan, tiers, due)
     return due
+
+
+def _due(
+    account: dict[str, Any], plan: Plan, tiers: dict[str, timedelta], now: datetime
+) -> datetime | None:
+    """When the readings follow; None where they stand in the plan's tier already."""
+    if plan.tier == account["tier"]:
+        return None
+    if tiers[plan.tier] >= tiers[account["tier"]]:
+        return now
+    before: datetime | None = account["tier_due_at"]
+    if account["plan"] == plan.name and before is not None:
+        return before  # given once more: the grace is not begun anew
+    return now + GRACE
+
+
+async def _tell(
+    conn: Connection, account_id: int, event: str, plan: Plan, tiers: dict[str, timedelta],
+    due: datetime,
+) -> None:  # fmt: skip
+    await notices.notify(
+        conn, account_id, event, plan=plan.name, days=tiers[plan.tier].days, erased_at=due
+    )
+
+
+async def remind(conn: Connection, plans: dict[str, Plan], now: datetime) -> int:
+    """Tell whose older readings are erased in 7 days, and in 1; how many were told."""
+    tiers = await tier_retentions(conn)
+    told = 0
+    for days in sorted(_REMIND):
+        values = {"now": now, "before": now + timedelta(days=days), "days": days}
+        rows = await (await conn.execute(query("unscoped_remind_of_grace"), values)).fetchall()
+        for row in rows:
+            plan = plans.get(row["plan"])
+            if plan is not None and plan.tier in tiers:
+                due = row["tier_due_at"]
+                await _tell(conn, row["id"], "readings_erased_soon", plan, tiers, due)
+                told += 1
+    return told
 
 
 async def apply_due(
     conn: Connection, account_id: int, plans: dict[str, Plan], now: datetime
 ) -> None:
-    """The grace is over: the account joins its plan's tier.
+    """The grace is over: the account joins its plan's tier, once no other move is open.
 
     Raises `Invalid` for a plan that is no longer in plans.toml.
     """
@@ -61,15 +139,15 @@ async def apply_due(
     plan = plans.get(account["plan"])
     if plan is None:
         raise Invalid(f"plans.toml has no plan {account['plan']}", field="plan")
-    if account["tier"] != plan.tier:
+    if account["tier"] == plan.tier:
+        await conn.execute(query("forget_due"), {"account": account_id})
+    elif account["moving_from"] is None:
         await _flip(conn, account, plan.tier, await tier_retentions(conn), now)
 
 
 async def _flip(
     conn: Connection, account: dict[str, Any], tier: str, tiers: dict[str, timedelta], now: datetime
 ) -> None:
-    if account["moving_from"] is not None:
-        raise Invalid("the account's last change of plan is still moving readings", field="plan")
     await conn.execute(
         query("set_tier"),
         {
@@ -79,6 +157,12 @@ async def _flip(
             "readable_from": now - min(tiers[account["tier"]], tiers[tier]),
         },
     )
+    await _note_move(conn, account["id"], now)
+    await conn.execute(query("unscoped_settle_retention"), {"tier": account["tier"]})
+
+
+async def _note_move(conn: Connection, account_id: int, now: datetime) -> None:
+    await conn.execute(query("note_move"), {"account": account_id, "now": now})
 
 
 async def _lock(conn: Connection, account_id: int) -> dict[str, Any]:
@@ -97,35 +181,60 @@ async def tier_retentions(conn: Connection) -> dict[str, timedelta]:
 
 
 async def move_slice(conn: Connection, account_id: int, now: datetime) -> bool:
-    """Move the oldest day that is left; true while there may be more.
+    """Carry the oldest readings that are left over; true while there may be more.
 
-    One transaction of the caller's, and one retry does no harm: a slice is taken and put together.
+    One transaction of the caller's, and one retry does no harm: a slice and how far the move has
+    come are written together. What is no longer readable is erased.
     """
     await conn.execute(query("lock_move"), {"account": account_id})
-    account = await (await conn.execute(query("lock_account"), {"account": account_id})).fetchone()
-    if account is None or account["moving_from"] is None:
+    await _note_move(conn, account_id, now)
+    row = await (
+        await conn.execute(query("next_slice"), {"account": account_id, "now": now})
+    ).fetchone()
+    if row is None or row["carried_to"] >= row["until"]:
         return False
-    source, target = account["moving_from"], account["tier"]
-    start = await _oldest(conn, source, account_id)
-    if start is None:
-        return False
-    tiers = await tier_retentions(conn)
-    await conn.execute(query("unscoped_moving_tables"))
-    await conn.execute(query("unscoped_moving_text_table"))
-    for form in ("numbers", "texts"):
-        span = {
-            "account": account_id,
-            "from": start,
-            "to": start + SLICE,
-            "oldest": max(now - tiers[target], account["readable_from"]),
-        }
-        await conn.execute(tier_query(f"take_{form}", source), span)
-        await conn.execute(tier_query(f"put_{form}", target), {"account": account_id})
+    piece = msgspec.convert(row, Slice)
+    span = min(piece.span, piece.longest, piece.until - piece.carried_to)
+    rows = await _count(conn, account_id, piece, span)
+    while rows >= _MOST and span > _SHORTEST:
+        span /= 2
+        rows = await _count(conn, account_id, piece, span)
+    await _carry(conn, account_id, piece, span)
+    values = {
+        "account": account_id,
+        "carried_to": piece.carried_to + span,
+        "span": span * 2 if rows < _MOST // 2 else span,
+    }
+    await conn.execute(query("note_slice"), values)
     return True
 
 
+async def _count(conn: Connection, account_id: int, piece: Slice, span: timedelta) -> int:
+    """How many readings a slice of `span` has; `_MOST` stands for more, too."""
+    values = {
+        "account": account_id, "series": piece.series, "from": piece.carried_to,
+        "to": piece.carried_to + span, "most": _MOST,
+    }  # fmt: skip
+    statement = tier_query("count_slice", piece.moving_from)
+    row = await (await conn.execute(statement, values)).fetchone()
+    return int(row["rows"]) if row else 0
+
+
+async def _carry(conn: Connection, account_id: int, piece: Slice, span: timedelta) -> None:
+    """Copied, then deleted: nobody else writes to the tier that is left, and the lock is held."""
+    start, end = piece.carried_to, piece.carried_to + span
+    values = {"account": account_id, "series": piece.series}
+    for form in ("numbers", "texts"):
+        if end > piece.oldest:
+            statement = tier_query(f"carry_{form}", piece.moving_from, piece.tier)
+            kept = {**values, "from": max(start, piece.oldest), "to": end}
+            await conn.execute(statement, kept)
+        erase = tier_query(f"erase_{form}", piece.moving_from)
+        await conn.execute(erase, {**values, "from": start, "to": end})
+
+
 async def close_move(conn: Connection, account_id: int) -> bool:
-    """End a move whose source is empty; false where readings are left.
+    """End a move that has carried everything; false where readings are left.
 
     The directory's lock makes every flush that still saw the move open commit first.
     """
@@ -133,16 +242,39 @@ async def close_move(conn: Connection, account_id: int) -> bool:
     source = account["moving_from"]
     if source is None:
         return True
-    if await _oldest(conn, source, account_id) is not None:
+    move = await (await conn.execute(query("open_move"), {"account": account_id})).fetchone()
+    if move is None or move["carried_to"] < move["until"]:
+        return False
+    span = {"series": move["series"], "from": move["until"], "to": None}
+    left = await _oldest(conn, source, account_id, **span)
+    if left is not None:  # a clock was wrong when it was stored
+        values = {"account": account_id, "until": left + SLICE}
+        await conn.execute(query("prolong_move"), values)
         return False
     await conn.execute(query("close_move"), {"account": account_id})
+    await conn.execute(query("forget_move"), {"account": account_id})
+    await conn.execute(query("unscoped_settle_retention"), {"tier": source})
     return True
 
 
-async def _oldest(conn: Connection, tier: str, account_id: int) -> datetime | None:
+async def settle_retention(conn: Connection, state: TierState) -> None:
+    """Policies that rest go on where the account whose move they rested for was erased."""
+    if state.retention_by == "timescaledb":
+        await conn.execute(query("lock_directory"))
+        await conn.execute(query("unscoped_settle_retention"), {"tier": state.name})
+
+
+async def report_long(conn: Connection, now: datetime) -> list[int]:
+    """Accounts whose move takes longer than `LONG`, each once: an operator is to hear of them."""
+    values = {"now": now, "since": now - LONG}
+    rows = await (await conn.execute(query("unscoped_report_long_moves"), values)).fetchall()
+    return [row["account_id"] for row in rows]
+
+
+async def _oldest(conn: Connection, tier: str, account_id: int, **more: object) -> datetime | None:
     found = []
-    for name in ("oldest_moving_number", "oldest_moving_text"):
-        rows = await conn.execute(tier_query(name, tier), {"account": account_id})
+    for name in ("oldest_series_number", "oldest_series_text"):
+        rows = await conn.execute(tier_query(name, tier), {"account": account_id, **more})
         row = await rows.fetchone()
         if row and row["time"] is not None:
             found.append(row["time"])

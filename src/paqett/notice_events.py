@@ -17,19 +17,24 @@ from paqett.mail_rendering import local_time
 Kind = Literal["device", "usage", "billing", "security", "export"]
 # those somebody may do without; security is told in any case
 OPTIONAL_KINDS: tuple[Kind, ...] = ("device", "usage", "billing", "export")
+_EXPORT = ("Export all my data", "/settings")
 _NOT_YOU = (
     "If this was not you, reset your password at once and look through your sessions and keys."
 )
 
 
 class Event(msgspec.Struct, frozen=True):
-    """What happened, in words a person reads; not `mailed` is what the list alone tells."""
+    """What happened, in words a person reads; not `mailed` is what the list alone tells.
+
+    `page` is where on our pages something is to be done: what its button says, and its path.
+    """
 
     kind: Kind
     title: str
     text: str
     facts: dict[str, str] = {}
     mailed: bool = True
+    page: tuple[str, str] | None = None
 
     @property
     def needs(self) -> set[str]:
@@ -38,11 +43,12 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Described(msgspec.Struct, frozen=True):
-    """An event with its data filled in."""
+    """An event with its data filled in, and the page its button leads to."""
 
     title: str
     text: str
     facts: list[tuple[str, str]]
+    page: tuple[str, str] | None = None
 
 
 EVENTS: dict[str, Event] = {
@@ -161,6 +167,7 @@ EVENTS: dict[str, Event] = {
         " its newest devices over them are paused. Readings older than it keeps are erased 14 days"
         " later: export them before under Settings, Export All My Data.",
         {"Ends": "ends_at"},
+        page=_EXPORT,
     ),
     "downgrade_called_off": Event(
         "billing",
@@ -174,6 +181,24 @@ EVENTS: dict[str, Event] = {
         " yet: readings older than it keeps are erased after the day below. Export them before"
         " under Settings, Export All My Data.",
         {"Older readings are kept until": "erased_at"},
+        page=_EXPORT,
+    ),
+    "plan_smaller": Event(
+        "billing",
+        "Your plan is now {plan}",
+        "The limits of the plan {plan} hold from now on. Nothing is deleted yet: readings older"
+        " than {days} days are erased on {erased_at}. Export them before under Settings, Export All"
+        " My Data. A larger plan before that day keeps them.",
+        {"Older readings are kept until": "erased_at"},
+        page=_EXPORT,
+    ),
+    "readings_erased_soon": Event(
+        "billing",
+        "Older readings are erased on {erased_at}",
+        "Your plan {plan} keeps readings for {days} days, so the older ones are erased then. Export"
+        " them before under Settings, Export All My Data. A larger plan before then keeps them.",
+        {"Older readings are kept until": "erased_at"},
+        page=_EXPORT,
     ),
     "devices_paused": Event(
         "billing",
@@ -185,6 +210,17 @@ EVENTS: dict[str, Event] = {
     "devices_resumed": Event(
         "billing",
         "{count} of your devices go on",
+        "Your plan has room for them again.",
+    ),
+    "rules_paused": Event(
+        "billing",
+        "{count} of your alert rules are paused",
+        "Your plan has room for {limit} alert rules, so your newest ones beyond that are paused and"
+        " alert you of nothing. A larger plan, or deleting another rule, makes room for them.",
+    ),
+    "rules_resumed": Event(
+        "billing",
+        "{count} of your alert rules go on",
         "Your plan has room for them again.",
     ),
     "quota_near": Event(
@@ -224,7 +260,7 @@ def describe(event: str, data: Mapping[str, Any], time_zone: str) -> Described:
         return Described(event.replace("_", " ").capitalize(), "", [])
     shown = {name: _shown(name, value, time_zone) for name, value in data.items()}
     facts = [(label, shown[name]) for label, name in known.facts.items() if shown.get(name)]
-    return Described(known.title.format_map(shown), known.text.format_map(shown), facts)
+    return Described(known.title.format_map(shown), known.text.format_map(shown), facts, known.page)
 
 
 def _shown(name: str, value: Any, time_zone: str) -> str:

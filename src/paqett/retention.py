@@ -13,13 +13,22 @@ SLACK = timedelta(days=1, hours=2)
 
 
 class TierState(msgspec.Struct, frozen=True):
-    """One tier as `paqett doctor` and `/readyz` show it; `jobs` are the policies' job rows."""
+    """One tier as `paqett doctor` and `/readyz` show it; `jobs` are the policies' job rows.
+
+    Chunks become columnstore `columnstore_after` where the edition has it.
+    """
 
     name: str
     retention: timedelta
     retention_by: str
     oldest: datetime | None
     jobs: list[dict[str, Any]]
+    columnstore_after: timedelta | None = None
+
+    @property
+    def by_worker(self) -> bool:
+        """Whether the worker applies retention: there are no policies, or they rest."""
+        return self.retention_by == "worker" or not all(job["scheduled"] for job in self.jobs)
 
     def overdue(self, now: datetime) -> bool:
         """Whether a reading is older than the policy should ever leave it."""
@@ -44,6 +53,7 @@ async def states(conn: Connection) -> list[TierState]:
                 tier["retention_by"],
                 oldest["time"] if oldest else None,
                 await jobs.fetchall(),
+                tier["columnstore_after"],
             )
         )
     return found

@@ -1,5 +1,7 @@
 """Silence and connections: what no reading tells."""
 
+from datetime import timedelta
+
 import pytest
 
 
@@ -153,3 +155,54 @@ def test_two_workers_fire_once(house) -> None:
     house.serve(both)
     assert (house.states(0), house.states(1)) == (["firing"], ["firing"])
     assert house.told() == ["alert_firing"] * 2
+
+
+def pause(house, device: int, *, paused: bool) -> None:
+    """What a plan with room for fewer devices does, and one with room for more."""
+    from paqett import pauses
+
+    for number, name in enumerate(house.devices):  # made in one moment, they have no order
+        house.rows(
+            "UPDATE device SET created_at = %s WHERE id = %s",
+            house.now - timedelta(days=9 - number), name,
+        )  # fmt: skip
+
+    async def work(conn) -> None:
+        await pauses.fit(conn, house.account_id, device if paused else None, house.now)
+
+    house.do(work)
+
+
+def test_a_paused_device_is_neither_silent_nor_offline(house) -> None:
+    for kind in ("no_data", "offline"):
+        house.rule(kind=kind, device_id=house.devices[1], **{"for": 60})
+    house.rule(kind="no_data", metric="t", **{"for": 60})
+    for device in (0, 1):
+        house.send({"t": 1}, device=device)
+        seen(house, device)
+    pause(house, 1, paused=True)
+    seen(house, 1, "offline")
+    wait(house, 100)
+    assert (house.states(1), house.states(0)) == ([], ["firing"])
+    # from here on it counts anew
+    pause(house, 1, paused=False)
+    wait(house, 50)
+    assert house.states(1) == []
+    wait(house, 20)
+    assert house.states(1) == ["firing"] * 3
+
+
+def test_what_fires_on_a_device_ends_when_it_is_paused(house) -> None:
+    house.rule(kind="no_data", device_id=house.devices[1], **{"for": 60})
+    house.above(30)
+    house.send({"t": 31}, device=1)
+    wait(house, 70)
+    assert house.states(1) == ["firing", "firing"]
+    pause(house, 1, paused=True)
+    wait(house, 10)
+    assert house.states(1) == ["resolved", "resolved"]
+    assert house.titles()[0].endswith(
+        "The device is paused, since your plan has room for older ones only."
+    )
+    wait(house, 70)
+    assert house.states(1) == ["resolved", "resolved"]

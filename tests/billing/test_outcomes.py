@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from paqett.worker import billing
+from paqett.worker import billing, process
 from shop import Shop
 from stacks import until
 
@@ -289,7 +289,7 @@ def test_a_plan_an_operator_gave_is_not_taken_by_a_checkout_nobody_paid(shop: Sh
     shop.run(work)
 
 
-def test_a_subscription_begun_anew_while_readings_still_move_is_taken_up_in_the_end(
+def test_a_subscription_begun_while_readings_still_move_holds_at_once_and_they_follow(
     shop: Shop,
 ) -> None:
     async def work(shop: Shop) -> None:
@@ -297,11 +297,13 @@ def test_a_subscription_begun_anew_while_readings_still_move_is_taken_up_in_the_
         shop.rows("UPDATE account SET tier = 'free', moving_from = 'own'")
         shop.subscribe(customer)
         await shop.deliver_all()
-        assert shop.plan_of(account) == "free"
-        assert ("todo",) in shop.rows("SELECT DISTINCT status::text FROM procrastinate_jobs")
-        shop.rows("UPDATE account SET moving_from = NULL")
-        shop.rows("UPDATE procrastinate_jobs SET scheduled_at = NULL")
-        await shop.work()
         assert shop.plan_of(account) == "paid"
+        standing = "SELECT tier, moving_from, tier_due_at IS NULL FROM account"
+        assert shop.rows(standing) == [("free", "own", False)]
+        await process.move_readings(shop.services)  # the first move ends
+        assert shop.rows(standing) == [("free", None, False)]
+        await process.move_readings(shop.services)  # and the second begins
+        assert shop.rows(standing) == [("paid", None, True)]
+        assert shop.rows("SELECT * FROM move") == []
 
     shop.run(work)

@@ -109,7 +109,7 @@ def test_signed_in_again_a_person_sees_it_and_may_undo_it_and_nothing_else(
         device = await leaving.device(ada, "boiler")
         assert (await ada.ask("GET", "/account")).json()["closing_at"] is None
         missing = await ada.ask("GET", "/account/deletion/receipt")
-        assert missing.status_code == 404
+        assert (missing.status_code, missing.json()["status"]) == (200, "open")
         assert (await ada.ask("POST", "/account/deletion/undo")).status_code == 409
         await leaving.delete(ada)
         assert (await ada.sign_in()).status_code == 200
@@ -148,7 +148,7 @@ def test_the_mailed_link_undoes_it_once(leaving: Leaving) -> None:
         assert (await leaving.client.post(path)).status_code == 401
         wrong = await leaving.client.post(path, json={"token": "x" * 43})
         assert (wrong.status_code, wrong.json()["field"]) == (422, "token")
-        assert (await leaving.client.post(path, json={"tokens": 1})).status_code == 422
+        assert (await leaving.client.post(path, json={"tokens": 1})).status_code == 401
         done = await leaving.client.post(path, json={"token": token})
         assert (done.status_code, done.json()["status"]) == (200, "open")
         assert (await leaving.client.post(f"{path}?token={token}")).status_code == 422
@@ -390,5 +390,47 @@ def test_devices_are_told_to_leave_the_password_file(leaving: Leaving) -> None:
             assert [n.channel for n in conn.notifies(timeout=5, stop_after=1)]
             found = conn.execute(query("unscoped_device_verifiers")).fetchall()
         assert [row[0] for row in found] == [device]
+
+    leaving.run(work)
+
+
+def test_the_links_in_the_mails_lead_to_pages_with_a_button_and_a_table(leaving: Leaving) -> None:
+    async def work(leaving: Leaving) -> None:
+        ada = await leaving.person()
+        await leaving.delete(ada)
+        await leaving.work()
+        token = leaving.link("deletion/undo")
+        leaving.client.cookies.clear()
+        page = await leaving.client.get("/deletion/undo", params={"token": token})
+        assert (page.status_code, token in page.text) == (200, True)
+        assert leaving.rows("SELECT closing_at IS NULL FROM account") == [(False,)]
+        done = await leaving.client.post("/deletion/undo", data={"token": token})
+        assert "The account is open again" in done.text
+        again = await leaving.client.post("/deletion/undo", data={"token": token})
+        assert (again.status_code, "works once" in again.text) == (422, True)
+        await ada.sign_in()
+        await leaving.delete(ada, when="now")
+        await leaving.work()
+        shown = await leaving.client.get(
+            "/deletion/receipt", params={"token": leaving.link("deletion/receipt")}
+        )
+        assert (shown.status_code, "An account was erased" in shown.text) == (200, True)
+        wrong = await leaving.client.get("/deletion/receipt", params={"token": "x"})
+        assert wrong.status_code == 404
+
+    leaving.run(work)
+
+
+def test_settings_of_a_closing_account_offer_to_undo_it(leaving: Leaving) -> None:
+    async def work(leaving: Leaving) -> None:
+        ada = await leaving.person()
+        await leaving.delete(ada)
+        await ada.sign_in()
+        page = await leaving.client.get("/settings")
+        assert (page.status_code, "being deleted" in page.text) == (200, True)
+        form = {"csrf_token": ada.csrf}
+        done = await leaving.client.post("/settings/undo-deletion", data=form)
+        assert done.status_code == 303, done.text
+        assert leaving.rows("SELECT closing_at IS NULL FROM account") == [(True,)]
 
     leaving.run(work)

@@ -375,3 +375,25 @@ def test_pages_count_neither_against_the_plan_nor_in_its_usage(site: Site) -> No
     for _ in range(5):
         assert "ratelimit" not in site.get("/notices", ida).headers
     assert site.rows("SELECT * FROM request_window WHERE account_id = %s", ida.id) == []
+
+
+def test_signing_out_clears_what_the_browser_kept(site: Site) -> None:
+    answer = site.post("/sign-out", site.member("uma"))
+    assert answer.headers["clear-site-data"] == '"cache", "storage"'
+    assert 'paqett_session=""' in answer.headers["set-cookie"]
+    assert "Max-Age=0" in answer.headers["set-cookie"]
+
+
+def test_what_people_write_stays_text(eyes: Eyes, site: Site) -> None:
+    """In a name of a rule, a key, a device and a person; a script in it would be heard of."""
+    hostile = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+    vic = site.member("vic")
+    api(site, vic, "POST", "/devices", {"thing_name": hostile})
+    rule = {"name": hostile, "kind": "offline"}
+    api(site, vic, "POST", "/alert-rules", rule)
+    api(site, vic, "POST", "/api-keys", {"name": hostile, "scopes": ["alerts"]})
+    api(site, vic, "PATCH", "/account", {"first_name": hostile})
+    for path in ("/alerts", "/settings/keys", "/settings", "/notices", "/alerts/rules/new"):
+        assert hostile not in site.get(path, vic).text
+        with eyes.open(path, vic) as page:
+            assert page.locator("img[src=x]").count() == 0

@@ -1,5 +1,7 @@
 """The operator's pages."""
 
+import re
+
 from site_of_tests import Eyes, Member, Site
 
 
@@ -30,3 +32,19 @@ def test_for_everybody_else_there_is_no_such_page(site: Site, owner: Member) -> 
 
 def test_an_operator_of_no_account_is_told_so(site: Site) -> None:
     assert site.get("/admin/accounts/2147483647", operator(site, "root2")).status_code == 404
+
+
+def test_the_list_of_accounts_is_searched_and_paged(site: Site) -> None:
+    root = operator(site, "root3")
+    site.rows(
+        "INSERT INTO account (email, plan, tier) SELECT 'many' || n || '@example.org', 'own', 'own'"
+        " FROM generate_series(1, 120) AS n"
+    )
+    first = site.get("/admin?q=MANY", root).text
+    assert "many120@example.org" in first
+    assert "many20@example.org" not in first
+    (link,) = re.findall(r'rel="next" href="([^"]+)"', first)
+    second = site.get(link.replace("&amp;", "&"), root).text
+    assert "many20@example.org" in second
+    assert "many120@example.org" not in second
+    assert "No account has an address like this." in site.get("/admin?q=nobody-here", root).text

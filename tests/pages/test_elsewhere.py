@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
+import psycopg
 import pytest
+from psycopg import sql
 
 from authorization_server import AuthorizationServer
 from paqett.local.fake_stripe.server import Server
@@ -37,6 +40,7 @@ def site(
         "PAQETT_PRIVACY__CONTACT": "privacy@telemetry.example.org",
         "PAQETT_PRIVACY__HOSTING_REGION": "Falkenstein, Germany (EU)",
         "PAQETT_PRIVACY__PROCESSORS": "Hosting Ltd | servers | Germany | in the EU",
+        "PAQETT_DATABASE__CONNECT_TIMEOUT_S": "1",
         **github.environ,
     }
     with Site(site_url, api_url, **environ).running() as running:
@@ -138,3 +142,23 @@ def test_the_policy_names_who_is_responsible_and_who_else_gets_data(site: Site) 
 
 def test_the_front_page_stands_up_to_a_look_with_plans(eyes: Eyes) -> None:
     eyes.check("/", name="front-sold")
+
+
+def test_while_the_database_is_away_a_page_says_so(site: Site, site_url: str) -> None:
+    name = urlsplit(site_url).path[1:]
+    member = site.member("late")
+    with psycopg.connect(urlunsplit(urlsplit(site_url)._replace(path="/postgres"))) as conn:
+        conn.autocommit = True
+        allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+        try:
+            conn.execute(allow.format(sql.Identifier(name), sql.SQL("false")))
+            conn.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
+            )
+            answer = site.get("/settings", member)
+        finally:
+            conn.execute(allow.format(sql.Identifier(name), sql.SQL("true")))
+    assert answer.status_code == 503
+    assert "Not available just now" in answer.text
+    assert "Try again in 2" in answer.text
+    assert answer.headers["retry-after"] == "2"

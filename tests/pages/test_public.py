@@ -102,3 +102,16 @@ def test_no_page_has_a_script_or_a_style_of_its_own() -> None:
     for path in folder.rglob("*.html"):
         text = path.read_text()
         assert not re.search(r"<script(?![^>]*src=)|<style|\sstyle=|\son[a-z]+=", text), path
+
+
+def test_password_fields_hide_and_take_what_a_manager_fills(eyes: Eyes) -> None:
+    for path, words in (
+        ("/sign-in", "current-password"), ("/sign-up", "new-password"),
+        ("/reset-password?token=abc", "new-password"),
+    ):  # fmt: skip
+        with eyes.open(path) as page:
+            field = page.locator("#password")
+            assert field.get_attribute("type") == "password"
+            assert field.get_attribute("autocomplete") == words
+            pasted = "field => field.dispatchEvent(new ClipboardEvent('paste', {cancelable: true}))"
+            assert field.evaluate(pasted), "nobody may forbid pasting"

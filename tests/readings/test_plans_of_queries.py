@@ -50,7 +50,7 @@ def test_one_series_costs_no_look_at_the_others(filled, owner, name, more, movin
     name = WHILE_MOVING.get(name, name) if moving else name
     values = {
         "account": owner.account_id, "series": [7], "texts": [7], "moving": moving,
-        "tier": "own", "moving_from": other,
+        "tier": "own", "moving_from": other, "readable_from": datetime(1970, 1, 1, tzinfo=UTC),
         "from": NOW - timedelta(hours=1), "to": NOW + timedelta(hours=1), **PAGE, **more,
     }  # fmt: skip
     explained = psycopg.sql.SQL("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {}").format(

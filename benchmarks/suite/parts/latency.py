@@ -20,7 +20,7 @@ PROBES = 10
 _HISTOGRAMS = ("paqett_ingest_flush_seconds", "paqett_ingest_lag_seconds")
 
 
-def _milliseconds(values: list[float]) -> dict[str, float]:
+def milliseconds(values: list[float]) -> dict[str, float]:
     """p50, p99 and the greatest of values in seconds."""
     ordered = sorted(values)
     last = len(ordered) - 1
@@ -28,7 +28,7 @@ def _milliseconds(values: list[float]) -> dict[str, float]:
     return {name: round(value * 1000, 1) for name, value in places.items()}
 
 
-class _Prober:
+class Prober:
     """The prober's process: begun when the load begins, asked for its account when it is over."""
 
     def __init__(self, stand: Stand, seconds: float) -> None:
@@ -80,7 +80,7 @@ def run(form: Form) -> dict[str, Any]:
         seconds = form.probe_seconds
         load = Load(SINGLE, round(rate * (seconds + 3)), rate=rate, spare_devices=PROBES)
         before = scrape.fetch(made.metrics_url)
-        with closing(_Prober(made, seconds)) as prober:
+        with closing(Prober(made, seconds)) as prober:
             done = drive(made, load, prober.begin)
             seen = prober.account()
         after = scrape.fetch(made.metrics_url)
@@ -89,7 +89,7 @@ def run(form: Form) -> dict[str, Any]:
         "load": done.report(),
         "probes": len(seen["latencies"]),
         "unseen": seen["unseen"],
-        "visible_ms": _milliseconds(seen["latencies"]),
-        "error_ms": _milliseconds(seen["rounds"]) | {"mean": round(1000 * mean(seen["rounds"]), 1)},
+        "visible_ms": milliseconds(seen["latencies"]),
+        "error_ms": milliseconds(seen["rounds"]) | {"mean": round(1000 * mean(seen["rounds"]), 1)},
         "ingest_ms": _of_histograms(before, after),
     }

@@ -115,7 +115,10 @@ class _Making:
         )
         # kept before anything is sold, so that webhooks find the account
         async with self._transaction() as conn:
-            values = {"account": self._account.id, "customer": made}
+            values = {
+                "account": self._account.id, "customer": made, "email": self._account.email,
+                "now": self._now,
+            }  # fmt: skip
             await conn.execute(query("keep_customer"), values)
         try:
             return await self._sell(made, f"{key}-{customer_key}")

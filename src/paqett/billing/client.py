@@ -140,6 +140,10 @@ class Stripe:
         )
         return str(made["id"])
 
+    async def update_customer(self, customer: str, email: str) -> None:
+        """The account's address is another; bills go there. Raises `CustomerGoneError`."""
+        await self._ask(self._api.customers.update_async(customer, {"email": email}))
+
     async def delete_customer(self, customer: str) -> None:
         """Gone with its subscriptions, which are cancelled; one that is gone already is fine."""
         try:

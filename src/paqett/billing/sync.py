@@ -5,6 +5,7 @@ A webhook, the reconciliation and a click all end here, one at a time for an acc
 
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import msgspec
@@ -70,6 +71,7 @@ async def sync(
     before = await known(conn, account_id)
     if before is None or before.customer_id is None:
         return ()
+    await _carry_address(conn, stripe, account_id, before.customer_id)
     found = await _found(conn, stripe, account_id, before.customer_id)
     after = mapping.standing(found, sold(plans), now)
     row = await (await conn.execute(query("plan_of"), {"account": account_id})).fetchone()
@@ -78,9 +80,9 @@ async def sync(
     wanted, granted = decide(after, before.granted, row["plan"], smallest.name)
     plan = plans.get(wanted)
     if wanted != row["plan"] and plan is not None:
-        await moves.set_plan(conn, account_id, plan, now)
+        await moves.set_plan(conn, account_id, plan, now, tell=False)
     elif plan is not None:
-        await pauses.fit(conn, account_id, plan.devices, now)
+        await pauses.fit_plan(conn, account_id, plan, now)
     await _save(conn, account_id, after, granted, now)
     await _tell(conn, account_id, before, after, granted, wanted)
     return after.alerts
@@ -98,6 +100,17 @@ def decide(
     if after.verdict == "has" and after.plan is not None:
         return after.plan, after.plan
     return (current if granted is None else smallest), None
+
+
+async def _carry_address(conn: Connection, stripe: Stripe, account_id: int, customer: str) -> None:
+    """The customer's address follows the account's; one that changes meanwhile is carried later."""
+    values = {"account": account_id}
+    row = await (await conn.execute(query("stale_customer"), values)).fetchone()
+    if row is None:
+        return
+    with suppress(CustomerGoneError):
+        await stripe.update_customer(customer, row["email"])
+    await conn.execute(query("note_customer_carried"), {**values, "since": row["stale_since"]})
 
 
 async def _found(
@@ -169,7 +182,7 @@ async def claim_due(conn: Connection, now: datetime) -> int:
     """Write the jobs of accounts to ask Stripe about anew; how many.
 
     Webhooks may be lost: so everybody once a day, and every 5 minutes who began a Checkout in the
-    last 2 hours or whose period has ended.
+    last 2 hours, whose period has ended, or whose address is another.
     """
     values = {
         "now": now,

@@ -18,17 +18,20 @@ class Receipt(msgspec.Struct, frozen=True):
     """An account's erasure, before and after it was done.
 
     `erased` are rows by table, and files by their kind; `total` is their sum. `kept` says what a
-    processor must keep by law. `id` is random.
+    processor must keep by law. `id` is random. `open` is an account that nobody wants deleted.
     """
 
-    id: str
-    status: Literal["closing", "erasing", "erased"]
-    asked_at: datetime
-    due_at: datetime
+    id: str | None
+    status: Literal["open", "closing", "erasing", "erased"]
+    asked_at: datetime | None
+    due_at: datetime | None
     finished_at: datetime | None
     erased: dict[str, int]
     total: int
     kept: str | None
+
+
+_NONE = Receipt(None, "open", None, None, None, {}, 0, None)
 
 
 async def issue(conn: Connection, erasure_id: object) -> str:
@@ -39,12 +42,10 @@ async def issue(conn: Connection, erasure_id: object) -> str:
 
 
 async def of_account(conn: Connection, account_id: int) -> Receipt:
-    """How the deletion of the account stands. Raises `NotFound` where none was asked for."""
+    """How the deletion of the account stands, also where none was asked for."""
     values = {"account": account_id}
     row = await (await conn.execute(query("erasure_of_account"), values)).fetchone()
-    if row is None:
-        raise NotFound("The account is not being deleted.")
-    return from_row(row)
+    return _NONE if row is None else from_row(row)
 
 
 async def by_token(conn: Connection, token: str) -> Receipt:

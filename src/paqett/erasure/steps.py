@@ -147,8 +147,10 @@ async def erase_refusals(conn: Connection, work: Work) -> bool:
 
 
 async def erase_jobs(conn: Connection, work: Work) -> bool:
-    """The account's jobs; false where one is still in hand."""
+    """The account's jobs; false where one is still in hand. An export in hand gives itself up."""
     values = {"account": work.account_id}
+    exports = (await conn.execute(query("erase_exports"), values)).rowcount
+    await note_erased(conn, work, {"export": exports} if exports else {})
     row = await (await conn.execute(query("erase_jobs"), values)).fetchone()
     await note_erased(conn, work, {"procrastinate_jobs": row["rows"]} if row else {})
     left = await (await conn.execute(query("count_jobs"), values)).fetchone()

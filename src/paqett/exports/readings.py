@@ -15,7 +15,7 @@ from paqett.exports import archive
 from paqett.exports.contents import Transaction
 from paqett.exports.records import Form
 from paqett.readings.packed import Packed, unpack, written
-from paqett.sqlfiles import query, tier_query
+from paqett.sqlfiles import array, query, tier_query
 
 _NUMBERS_AT_ONCE, _TEXTS_AT_ONCE = 100_000, 10_000
 _US = timedelta(microseconds=1)
@@ -91,9 +91,9 @@ class Readings:
             for tier in self._tiers:
                 values = {"table": f"telemetry_{tier}{suffix}"}
                 for row in await (await conn.execute(query("unscoped_chunks"), values)).fetchall():
-                    if row["range_end"] > self._oldest:
-                        start = max(row["range_start"], self._oldest)
-                        found.append((start, row["range_end"], tier))
+                    if row["to"] > self._oldest:
+                        start = max(row["from"], self._oldest)
+                        found.append((start, row["to"], tier))
         for number, (start, end, tier) in enumerate(sorted(found), 1):
             yield Stretch(tier, start, end, number / len(found))
 
@@ -104,8 +104,8 @@ class Readings:
         left, first = series, stretch.start
         while left:
             values = {
-                "account": self._account, "series": left, "first": first, "from": stretch.start,
-                "to": stretch.end, "limit": limit,
+                "account": self._account, "series": array(left), "first": first,
+                "from": stretch.start, "to": stretch.end, "limit": limit,
             }  # fmt: skip
             piece: Piece | None = await read(stretch, values)
             if piece is None:

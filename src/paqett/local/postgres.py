@@ -28,8 +28,14 @@ max_wal_size = '4GB'
 checkpoint_timeout = '15min'
 jit = off
 logging_collector = off
+# nothing that a statement says may be logged: an error quotes values, its detail keys, its context
+# lines of a COPY. Whoever sent the statement is told all of it
+log_min_messages = log
 log_min_error_statement = panic
 log_error_verbosity = terse
+log_statement = none
+log_min_duration_statement = -1
+log_parameter_max_length_on_error = 0
 timezone = 'UTC'
 """
 

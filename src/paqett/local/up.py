@@ -16,10 +16,12 @@ from urllib.parse import urlsplit
 import msgspec
 import psutil
 
-from paqett import accounts, db, devices, keys, migrate
+from paqett import accounts, db, devices, keys, migrate, register
+from paqett.app import utc_now
 from paqett.children import LOOPBACK, free_port
 from paqett.errors import ConfigurationError
 from paqett.local import demo as fake
+from paqett.local import logs as log_files
 from paqett.local import mail_watch, postgres, state, welcome
 from paqett.local.state import State
 from paqett.local.supervisor import Program, Supervisor, command
@@ -81,7 +83,9 @@ async def run(
             mail = "" if settings.mail.smtp_host else str(settings.data_dir / "mail")
             welcome.show(current, settings.data_dir, first=first, lan=lan, mail=mail, demo=demo)
             await asyncio.gather(
-                supervisor.watch(stop), mail_watch.watch(folder / "mail", stop, say)
+                supervisor.watch(stop),
+                mail_watch.watch(folder / "mail", stop, say),
+                log_files.watch(logs, register.load().period("logs"), stop, utc_now),
             )
         finally:
             say("stopping")

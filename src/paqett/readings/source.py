@@ -33,8 +33,13 @@ class State(msgspec.Struct, frozen=True):
     retention: timedelta
 
     def oldest(self, now: datetime) -> datetime:
-        """Nothing older is read: greatest(now - retention, readable_from)."""
-        return max(now - self.retention, self.readable_from)
+        """Nothing older is read.
+
+        While a move is open `readable_from` holds for the tier that is left: what has expired there
+        never comes back, and what comes late to the new tier may be older.
+        """
+        expired = now - self.retention
+        return expired if self.moving_from else max(expired, self.readable_from)
 
 
 class Series(msgspec.Struct, frozen=True):
@@ -120,6 +125,7 @@ class Source:
             "tier": state.tier,
             "moving_from": state.moving_from,
             "moving": self.moving,
+            "readable_from": state.readable_from,
         }
         if self.moving:
             name = _WHILE_MOVING.get(name, name)

@@ -73,24 +73,12 @@ class DeletionController(Controller):
     )  # fmt: skip
     async def undo_deletion(self, request: _Request, token: _Token = None) -> Undone:
         """Open the account again: signed in, or with the token of the mail, which works once."""
-        services: Services = request.app.state.services
-        given = token or (await _read(request, MailedToken)).token
-        if given is None:
-            async with db.transaction(services.pool) as conn:
-                return await closing.undo(conn, _signed_in(request), services.clock())
-        await _limit(request)
-        async with db.transaction(services.pool) as conn:
-            return await closing.undo_by_token(conn, given, services.clock())
+        return await undo(request, token or await _token(request))
 
     @get("/receipt", problems=(401, 403), **auth.needs_session_or_token())
     async def deletion_receipt(self, request: _Request, token: _Token = None) -> Receipt:
         """How the deletion stands, and once it is done what was erased: signed in, or by a link."""
-        services: Services = request.app.state.services
-        if token is None:
-            async with db.transaction(services.pool) as conn:
-                return await receipts.of_account(conn, _signed_in(request))
-        async with db.transaction(services.pool) as conn:
-            return await receipts.by_token(conn, token)
+        return await receipt(request, token)
 
 
 async def delete_account(request: _Request) -> Response[Closing]:
@@ -104,6 +92,34 @@ async def delete_account(request: _Request) -> Response[Closing]:
         )
     cookies = [auth.session_cookie(services.settings, None)]
     return Response(answer, status_code=202, cookies=cookies)
+
+
+async def _token(request: _Request) -> str | None:
+    """The token in the body, if any. Raises `Unauthorized` where nobody is signed in either."""
+    try:
+        return (await _read(request, MailedToken)).token
+    except Invalid:
+        _signed_in(request)
+        raise
+
+
+async def undo(request: _Request, token: str | None) -> Undone:
+    """By the token of the mail where there is one, else by who is signed in."""
+    services: Services = request.app.state.services
+    if token is None:
+        async with db.transaction(services.pool) as conn:
+            return await closing.undo(conn, _signed_in(request), services.clock())
+    await _limit(request)
+    async with db.transaction(services.pool) as conn:
+        return await closing.undo_by_token(conn, token, services.clock())
+
+
+async def receipt(request: _Request, token: str | None) -> Receipt:
+    """The same for the receipt."""
+    async with db.transaction(request.app.state.services.pool) as conn:
+        if token is None:
+            return await receipts.of_account(conn, _signed_in(request))
+        return await receipts.by_token(conn, token)
 
 
 async def _read(request: _Request, form: type[_Form]) -> _Form:

@@ -7,6 +7,7 @@ from litestar import Litestar
 from litestar.exceptions import HTTPException
 from psycopg.errors import QueryCanceled
 
+from paqett import log
 from paqett.app import Services
 from paqett.errors import Problem
 from paqett.flush.door import Door
@@ -40,6 +41,7 @@ from paqett.web.unsubscribe import ask_unsubscribe, unsubscribe
 from paqett.web.usage import UsageController
 
 _FLUSH_TIMEOUT_S = 10.0
+_logger = log.get("web")
 _HANDLERS: Any = {
     Problem: problems.from_problem,
     HTTPException: problems.from_http,
@@ -119,6 +121,8 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
     settings = services.settings
     check_listener(settings.http)
     check_ops_listener(settings)
+    if lacking := shipped.missing():
+        _logger.warning("pages do without scripts that `make setup` brings", missing=lacking)
     app = create_app(services)
     servers = [listen(app, settings, settings.http.host, settings.http.port, tls=True)]
     if settings.ops.port:

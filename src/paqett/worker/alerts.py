@@ -1,18 +1,17 @@
 """Alerts in the worker: what has happened becomes notices at once, and time is looked after."""
 
 import asyncio
-from datetime import UTC, timedelta
+from datetime import UTC
 
 from paqett import alert_timers, db, log, notices
 from paqett.app import Services
 from paqett.db import transaction
 from paqett.sqlfiles import query
+from paqett.worker.upkeep import kept
 
 _logger = log.get("alerts")
 _DUE_EVERY_S = 1.0
 _AT_MOST_EVERY_S = 0.05
-_ALERTS_KEPT = timedelta(days=90)
-_DELIVERIES_KEPT = timedelta(days=30)
 
 
 async def tell(services: Services) -> None:
@@ -77,10 +76,12 @@ async def sum_up_mails(services: Services) -> None:
 
 
 async def forget_old(services: Services) -> None:
-    """Alerts that ended are kept for 90 days, deliveries and counters of mails for 30."""
+    """Alerts that ended, values of those that last, deliveries and counters of mails."""
     now = services.clock()
     async with transaction(services.pool) as conn:
-        await conn.execute(query("unscoped_forget_alerts"), {"before": now - _ALERTS_KEPT})
-        before = now - _DELIVERIES_KEPT
+        values = {"now": now, "kept": kept("alerts")}
+        await conn.execute(query("unscoped_forget_alerts"), values)
+        await conn.execute(query("unscoped_forget_alert_values"), {"now": now})
+        before = now - kept("deliveries")
         await conn.execute(query("unscoped_forget_deliveries"), {"before": before})
         await conn.execute(query("unscoped_forget_mail_days"), {"before": before.date()})

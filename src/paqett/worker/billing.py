@@ -1,6 +1,6 @@
 """Billing's jobs and its round, and warnings of the daily quota."""
 
-from datetime import UTC, timedelta
+from datetime import UTC
 
 from procrastinate import App
 
@@ -10,10 +10,9 @@ from paqett.billing import sync
 from paqett.billing.problems import BillingNotSetUp, NeedsOperator
 from paqett.db import transaction
 from paqett.sqlfiles import query
+from paqett.worker.upkeep import kept
 
 _logger = log.get("billing")
-_EVENTS_KEPT = timedelta(days=30)
-_WARNINGS_KEPT = timedelta(days=7)
 
 
 def register(app: App, services: Services) -> None:
@@ -48,8 +47,8 @@ async def forget_events(services: Services) -> None:
     """Events and warnings whose time is over."""
     now = services.clock()
     async with transaction(services.pool) as conn:
-        await conn.execute(query("unscoped_forget_events"), {"before": now - _EVENTS_KEPT})
-        before = (now - _WARNINGS_KEPT).astimezone(UTC).date()
+        await conn.execute(query("unscoped_forget_events"), {"before": now - kept("stripe_events")})
+        before = (now - kept("quota_warnings")).astimezone(UTC).date()
         await conn.execute(query("unscoped_forget_warnings"), {"before": before})
 
 

@@ -22,6 +22,7 @@ from paqett.erasure.receipts import Receipt
 from paqett.erasure.steps import Work
 from paqett.erasure.sweep import Reach
 from paqett.erasure.tombstones import Tombstone
+from paqett.exports import records
 from paqett.mail_rendering import render
 from paqett.mail_transport import Mail, MailRefused
 from paqett.mqtt import clearing
@@ -168,10 +169,24 @@ async def _drop_jobs(services: Services, work: Work) -> None:
 
 
 async def _drop_files(services: Services, work: Work) -> None:
-    addresses = [one for one in (work.email, work.pending_email) if one]
-    gone = await asyncio.to_thread(mail_transport.forget_of, folder(services.settings), addresses)
+    gone = {
+        "files: exports": await asyncio.to_thread(_drop_exports, services, work.account_id or 0),
+        "files: mails": await asyncio.to_thread(
+            mail_transport.forget_of,
+            folder(services.settings),
+            [one for one in (work.email, work.pending_email) if one],
+        ),
+    }
     async with transaction(services.pool) as conn:
-        await steps.note_erased(conn, work, {"files: mails": gone} if gone else {})
+        counted = {name: files for name, files in gone.items() if files}
+        await steps.note_erased(conn, work, counted)
+
+
+def _drop_exports(services: Services, account_id: int) -> int:
+    files = records.files_of(services.settings.export_dir, account_id)
+    for path in files:
+        path.unlink(missing_ok=True)
+    return len(files)
 
 
 async def _drop_rows(services: Services, work: Work) -> None:

@@ -16,6 +16,7 @@ from paqett.mail_transport import Mail
 from paqett.mails import NOBODY, Template
 from paqett.settings import Settings
 from paqett.sqlfiles import query
+from paqett.worker.upkeep import kept
 
 _logger = log.get("mail")
 _REPORT_EVERY = timedelta(hours=1)
@@ -81,6 +82,9 @@ def _report(to: str, public_url: str, failed: list[jobs.Failed]) -> Mail:
 
 
 async def forget_mails(services: Services) -> None:
-    """Mails in the folder are kept for 7 days."""
-    place = folder(services.settings)
-    await asyncio.to_thread(mail_transport.forget_old, place, services.clock())
+    """Mails in the folder, which may name readings of any tier."""
+    async with transaction(services.pool) as conn:
+        tiers = await (await conn.execute(query("unscoped_tiers"))).fetchall()
+    longest = min(kept("mail_files"), *(tier["retention"] for tier in tiers))
+    before = services.clock() - longest
+    await asyncio.to_thread(mail_transport.forget_old, folder(services.settings), before)

@@ -12,7 +12,7 @@ from psycopg import Error
 from paqett import grafana, jobs, log, mail_transport, moves, retention
 from paqett.app import Services, services, until_stopped, wait_for_database
 from paqett.db import transaction
-from paqett.errors import PaqettError
+from paqett.errors import NotRetried, PaqettError
 from paqett.settings import Settings
 from paqett.sqlfiles import query
 from paqett.worker import alerts, billing, erasure, exports, mail, queue, upkeep, webhooks
@@ -22,6 +22,8 @@ _oldest = Gauge("paqett_tier_oldest_reading_age_seconds", "Age of the oldest rea
 _overdue = Gauge(
     "paqett_tier_overdue", "1 where readings outlive retention + chunk + schedule.", ["tier"]
 )
+_moves_open = Gauge("paqett_moves_open", "Accounts whose readings move from tier to tier.")
+_oldest_move = Gauge("paqett_oldest_move_age_seconds", "How long the longest of them takes.")
 _ended = Counter(
     "paqett_sql_logins_ended", "What accounts' SQL logins kept open too long.", ["action"]
 )
@@ -30,6 +32,7 @@ _QUEUE_EVERY_S = 10.0
 _BILLING_EVERY_S = 60.0
 _WARN_EVERY_S = 30.0
 _FORGET_EVERY_S = 600.0
+_FORGET_USAGE_EVERY_S = 6 * 3600.0  # it reads whole tables
 _DUE_EVERY_S = 1.0
 _ABSENCE_EVERY_S = 5.0
 _SUM_UP_EVERY_S = 60.0
@@ -112,6 +115,8 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
     return [
         (settings.worker.retention_every_s, watch_retention),
         (_MOVES_EVERY_S, move_readings),
+        (_QUEUE_EVERY_S, watch_moves),
+        (_FORGET_EVERY_S, remind_of_grace),
         (_ABSENCE_EVERY_S, alerts.look_after_absence),
         (_SUM_UP_EVERY_S, alerts.sum_up_mails),
         (_FORGET_EVERY_S, alerts.forget_old),
@@ -131,6 +136,9 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
         (_FORGET_EVERY_S, mail.forget_mails),
         (_FORGET_EVERY_S, upkeep.forget_notices),
         (_FORGET_EVERY_S, upkeep.forget_sessions),
+        (_FORGET_EVERY_S, upkeep.forget_connections),
+        (_FORGET_EVERY_S, upkeep.forget_jobs),
+        (_FORGET_USAGE_EVERY_S, upkeep.forget_usage),
         (_FORGET_EVERY_S, upkeep.erase_unconfirmed),
         (_FORGET_EVERY_S, erasure.forget),
         (_ERASE_EVERY_S, erasure.erase_due),
@@ -144,6 +152,11 @@ def register(app: App, open_services: Services) -> None:
     webhooks.register(app, open_services)
     exports.register(app, open_services)
     erasure.register(app, open_services)
+
+    @app.task(name="report_long_move")
+    async def report_long_move(account_id: int) -> None:
+        """It fails, and the failed job is how an operator hears of it."""
+        raise NotRetried(f"the readings of account {account_id} take long to move: see the log")
 
 
 async def _every(seconds: float, task: _Round, open_services: Services) -> None:
@@ -160,8 +173,9 @@ async def watch_retention(open_services: Services) -> None:
     async with transaction(open_services.pool) as conn:
         states = await retention.states(conn)
     for state in states:
-        if state.retention_by == "worker" or state.overdue(open_services.clock()):
+        if state.by_worker or state.overdue(open_services.clock()):
             async with transaction(open_services.pool) as conn:
+                await moves.settle_retention(conn, state)
                 dropped = await retention.apply(conn, state.name)
             _logger.info("retention applied", tier=state.name, chunks=dropped)
         _overdue.labels(state.name).set(state.overdue(open_services.clock()))
@@ -183,15 +197,21 @@ async def watch_sql_logins(open_services: Services) -> None:
 
 
 async def move_readings(open_services: Services) -> None:
-    """Carry every open move to its end, and begin those whose grace is over."""
+    """Carry every open move to its end, and begin those whose grace is over.
+
+    Each account by itself: what is wrong with one keeps no other waiting.
+    """
     now = open_services.clock()
     async with transaction(open_services.pool) as conn:
         due = await (
             await conn.execute(query("unscoped_due_tier_changes"), {"now": now})
         ).fetchall()
     for row in due:
-        async with transaction(open_services.pool) as conn:
-            await moves.apply_due(conn, row["id"], open_services.plans, now)
+        try:
+            async with transaction(open_services.pool) as conn:
+                await moves.apply_due(conn, row["id"], open_services.plans, now)
+        except PaqettError as error:
+            _logger.error("readings cannot follow", account=row["id"], error=str(error))
     async with transaction(open_services.pool) as conn:
         open_moves = await (await conn.execute(query("unscoped_open_moves"))).fetchall()
     for row in open_moves:
@@ -209,3 +229,21 @@ async def move_account(open_services: Services, account_id: int) -> None:
         async with transaction(open_services.pool) as conn:
             closed = await moves.close_move(conn, account_id)
     _logger.info("moved", account=account_id)
+
+
+async def watch_moves(open_services: Services) -> None:
+    """How long moves take; one that takes too long is a failed job, which an operator is mailed."""
+    now = open_services.clock()
+    async with transaction(open_services.pool) as conn:
+        state = await (await conn.execute(query("unscoped_move_state"))).fetchone()
+        for account_id in await moves.report_long(conn, now):
+            await jobs.defer(conn, "report_long_move", account_id=account_id)
+    begun = state and state["begun_at"]
+    _moves_open.set(state["open"] if state else 0)
+    _oldest_move.set((now - begun).total_seconds() if begun else 0)
+
+
+async def remind_of_grace(open_services: Services) -> None:
+    """Whose older readings are erased soon hears of it twice more."""
+    async with transaction(open_services.pool) as conn:
+        await moves.remind(conn, open_services.plans, open_services.clock())

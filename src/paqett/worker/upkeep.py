@@ -1,24 +1,25 @@
 """What is forgotten when its time is over: promises of the privacy policy, kept by the worker."""
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 
-from paqett import log
+from paqett import log, register
 from paqett.app import Services
 from paqett.db import transaction
 from paqett.sqlfiles import query
 
 _logger = log.get("upkeep")
-_SECURITY_KEPT = timedelta(days=30)
-_NOTICES_KEPT = timedelta(days=90)
-_UNCONFIRMED_KEPT = timedelta(days=7)
-_EXAMPLES_KEPT = timedelta(days=7)  # product contract §3: the rejection ledger
+
+
+def kept(period: str) -> timedelta:
+    """How long what has this name is kept, by the register of personal data."""
+    return register.load().period(period)
 
 
 async def forget_examples(services: Services) -> None:
-    """Refused payloads are kept for 7 days."""
-    before = services.clock() - _EXAMPLES_KEPT
+    """Refused payloads, when their time is over."""
+    values = {"now": services.clock(), "kept": kept("rejections")}
     async with transaction(services.pool) as conn:
-        await conn.execute(query("unscoped_forget_rejections"), {"before": before})
+        await conn.execute(query("unscoped_forget_rejections"), values)
 
 
 async def forget_tokens(services: Services) -> None:
@@ -49,23 +50,55 @@ async def end_sessions(services: Services) -> None:
 
 
 async def forget_notices(services: Services) -> None:
-    """Security notices are kept for 30 days, others for 90."""
-    now = services.clock()
-    values = {"security": now - _SECURITY_KEPT, "others": now - _NOTICES_KEPT}
+    """Security notices have a shorter time than others."""
+    values = {"now": services.clock(), "security": kept("security"), "others": kept("notices")}
     async with transaction(services.pool) as conn:
         await conn.execute(query("unscoped_forget_notices"), values)
 
 
 async def forget_sessions(services: Services) -> None:
-    """The record of a session is kept for 30 days after its end."""
-    before = services.clock() - _SECURITY_KEPT
+    """The record of a session, so long after its end; of one that lives, where it was begun."""
+    before = services.clock() - kept("security")
     async with transaction(services.pool) as conn:
         await conn.execute(query("unscoped_forget_sessions"), {"before": before})
+        await conn.execute(query("unscoped_forget_addresses"), {"before": before})
+
+
+async def forget_connections(services: Services) -> None:
+    """When and from where devices connected, and where secrets and keys were last used from."""
+    before = services.clock() - kept("security")
+    for name in (
+        "unscoped_forget_device_events", "unscoped_forget_device_addresses",
+        "unscoped_forget_key_addresses",
+    ):  # fmt: skip
+        async with transaction(services.pool) as conn:
+            await conn.execute(query(name), {"before": before})
+
+
+async def forget_jobs(services: Services) -> None:
+    """Jobs that failed and nobody looked after, and windows of requests that are over."""
+    now = services.clock()
+    async with transaction(services.pool) as conn:
+        await conn.execute(query("unscoped_forget_jobs"), {"before": now - kept("failed_jobs")})
+        await conn.execute(query("unscoped_forget_windows"), {"now": now})
+
+
+async def forget_usage(services: Services) -> None:
+    """Counters and reports that nobody is shown any more."""
+    now = services.clock()
+    before = now - kept("usage")
+    async with transaction(services.pool) as conn:
+        await conn.execute(query("unscoped_forget_usage"), {"before": before})
+        await conn.execute(query("unscoped_forget_rejected"), {"before": before})
+        day = before.astimezone(UTC).date()
+        await conn.execute(query("unscoped_forget_api_usage"), {"before": day})
+        before = now - kept("privacy_checks")
+        await conn.execute(query("unscoped_forget_privacy_checks"), {"before": before})
 
 
 async def erase_unconfirmed(services: Services) -> None:
-    """Registrations nobody confirmed within 7 days."""
-    before = services.clock() - _UNCONFIRMED_KEPT
+    """Registrations nobody confirmed in time."""
+    before = services.clock() - kept("unconfirmed")
     async with transaction(services.pool) as conn:
         found = await conn.execute(query("unscoped_unconfirmed_accounts"), {"before": before})
         rows = await found.fetchall()

@@ -37,6 +37,7 @@ class Api:
         self._fake, self._secret_key = fake, secret_key
         self._routes: list[tuple[str, str, Callable[..., Answer]]] = [
             ("POST", r"/v1/customers", self._create_customer),
+            ("POST", r"/v1/customers/(\w+)", self._update_customer),
             ("DELETE", r"/v1/customers/(\w+)", self._delete_customer),
             ("GET", r"/v1/prices", self._list_prices),
             ("POST", r"/v1/checkout/sessions", self._create_checkout),
@@ -80,6 +81,14 @@ class Api:
         made = objects.customer(params, self._fake.now())
         self._fake.customers[made["id"]] = made
         self._fake.emit("customer.created", made)
+        return 200, made
+
+    def _update_customer(self, customer: str, params: Json) -> Answer:
+        if not self._fake.is_customer(customer):
+            return _no_such("customer", customer, "id", 404)
+        made = self._fake.customers[customer]
+        made |= {"email": params.get("email", made["email"])}
+        self._fake.emit("customer.updated", made)
         return 200, made
 
     def _delete_customer(self, customer: str, _: Json) -> Answer:

@@ -79,6 +79,12 @@ def renew(request: _Request, token: str) -> None:
     request.scope["state"][_TOKEN] = token
 
 
+def leave(request: _Request) -> None:
+    """Nobody is signed in from here on."""
+    request.scope["state"].pop(_PERSON, None)
+    request.scope["state"].pop(_TOKEN, None)
+
+
 def renewed(request: _Request) -> str | None:
     """The token the answer's cookie must carry, where it is another than the request's."""
     found: str | None = request.scope["state"].get(_TOKEN)

@@ -4,12 +4,12 @@ Whoever looks at one account is named among its notices; whoever looks at the li
 """
 
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, get
 from litestar.datastructures import State
-from litestar.params import FromPath
+from litestar.params import FromPath, QueryParameter
 from litestar.response import Template
 
 from paqett import __version__, accounts, db, devices, doctor, jobs, log, notices, oversight, usage
@@ -18,13 +18,18 @@ from paqett.web.pages import access, view
 
 _Request = Request[Any, Any, State]
 _DAYS = 7
+_A_PAGE = 100
 _MOST_JOBS = 50
 _MOST_TABLES = 12
 _logger = log.get("admin")
 
 
 @get("/admin", **access.operator())
-async def admin(request: _Request) -> Template:
+async def admin(
+    request: _Request,
+    q: Annotated[str | None, QueryParameter(max_length=254, pattern=r"^[^\x00]*$")] = None,
+    cursor: Annotated[int | None, QueryParameter(ge=1, le=2_147_483_647)] = None,
+) -> Template:
     """The installation: its accounts, its ingest, its retention, its jobs."""
     services: Services = request.app.state.services
     now = services.clock()
@@ -32,9 +37,11 @@ async def admin(request: _Request) -> Template:
     _logger.info("operator looked", operator=access.profile_of(request).id, at="accounts")
     async with db.transaction(services.pool) as conn:
         used = {one.account_id: one for one in await oversight.usage(conn, since)}
+        page = await accounts.list_page(conn, before=cursor, text=q or None, limit=_A_PAGE + 1)
         return view.render(
             request, "admin.html",
-            accounts=await accounts.list_all(conn), used=used, days=_DAYS,
+            accounts=page[:_A_PAGE], next_cursor=page[_A_PAGE - 1].id if page[_A_PAGE:] else None,
+            cursor=cursor, q=q or "", used=used, days=_DAYS, counts=await accounts.counts(conn),
             heard=await oversight.last_heard(conn),
             hours=await oversight.ingest_hours(conn, now - timedelta(hours=24)),
             tiers=await oversight.retention(conn), jobs=await jobs.counts(conn),

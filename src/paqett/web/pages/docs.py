@@ -19,9 +19,24 @@ from paqett.settings import docs_dir
 from paqett.web.pages import access, view
 
 _Request = Request[Any, Any, State]
-PEOPLE = ("ingest", "queries", "accounts", "alerts", "grafana", "billing", "errors")
+PEOPLE = {
+    "ingest": "Topics, payloads, times and limits, over MQTT and HTTP.",
+    "queries": "Raw and by the hour, as JSON, CSV or NDJSON, and what is latest.",
+    "accounts": "Registering, sessions, GitHub, API keys and their scopes, live streams.",
+    "alerts": "Rules, their states, and webhooks with their signatures.",
+    "grafana": "Dashboards over HTTP with a key, or in SQL with a login of your own.",
+    "billing": "What a plan allows, buying one, and what a change does.",
+    "privacy": "What is kept, and exporting all of it.",
+    "erasure": "Deleting an account or a device, undoing it, and the receipt.",
+    "errors": "Every code there is, and what to do about it.",
+}
 """What people read who use an installation, in this order."""
-OPERATORS = ("exposing", "mail", "admin-sql", "asvs")
+OPERATORS = {
+    "exposing": "TLS, proxies, limits of the listener, and what people must be told.",
+    "mail": "What people are told, SMTP, jobs, and what is kept how long.",
+    "admin-sql": "Views of all accounts: counts, times and sizes.",
+    "asvs": "Every requirement of OWASP ASVS, and the test that shows it.",
+}
 """And those who run one."""
 _PAGE = re.compile(r"^([a-z-]+)\.md(#.*)?$")
 _STATUS = re.compile(r"^([1-5]\d\d)\.", re.MULTILINE)
@@ -29,7 +44,7 @@ _NOT_IN_IDS = re.compile(r"[^a-z0-9_ -]")
 
 
 class Doc(msgspec.Struct, frozen=True):
-    """A page of the docs: its title, its first sentence, its text."""
+    """A page of the docs; `about` is empty where nobody has said what it is."""
 
     name: str
     title: str
@@ -48,7 +63,6 @@ def _read(path: Path) -> Doc:
     # a status that begins a line is not the number of an item
     tokens = reader.parse(_STATUS.sub(r"\1\\.", path.read_text()))
     title = next((_plain(tokens[n + 1]) for n, t in enumerate(tokens) if t.tag == "h1"), path.stem)
-    about = next((_plain(t) for n, t in enumerate(tokens[3:]) if t.type == "inline"), "")
     for number, token in enumerate(tokens):
         if token.type == "heading_open":
             token.attrSet("id", anchor(_plain(tokens[number + 1])))
@@ -58,7 +72,8 @@ def _read(path: Path) -> Doc:
     # a wide table scrolls by itself, and by the keyboard too
     html = html.replace("<table>", '<div class="scroll" tabindex="0"><table>')
     html = html.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
-    return Doc(path.stem, title, about.partition(". ")[0].rstrip(".:"), Markup(html))  # noqa: S704
+    about = {**PEOPLE, **OPERATORS}.get(path.stem, "")
+    return Doc(path.stem, title, about, Markup(html))  # noqa: S704 - our own files, HTML is off
 
 
 def anchor(heading: str) -> str:

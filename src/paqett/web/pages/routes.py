@@ -6,12 +6,14 @@ from paqett.web.pages import (
     channels,
     chart_data,
     connect,
+    deletion,
     device,
     devices,
     docs,
     explore,
     grafana,
     keys,
+    leaving,
     notices,
     overview,
     plan,
@@ -24,6 +26,7 @@ from paqett.web.pages import (
 PAGES = (
     *public.HANDLERS, *docs.HANDLERS, *privacy.HANDLERS, *sign_in.HANDLERS, *settings.HANDLERS,
     *keys.HANDLERS, *grafana.HANDLERS, *plan.HANDLERS, *alerts.HANDLERS, *channels.HANDLERS,
-    *notices.HANDLERS, *admin.HANDLERS, *overview.HANDLERS, *connect.HANDLERS, *devices.HANDLERS,
+    *overview.HANDLERS, *connect.HANDLERS, *devices.HANDLERS,
     *device.HANDLERS, *explore.HANDLERS, *chart_data.HANDLERS,
+    *notices.HANDLERS, *admin.HANDLERS, *leaving.HANDLERS, *deletion.HANDLERS,
 )  # fmt: skip

@@ -12,6 +12,7 @@ from litestar.response import Template
 from paqett.errors import Problem
 from paqett.notice_events import OPTIONAL_KINDS
 from paqett.notices import PreferencesIn
+from paqett.web import deletion
 from paqett.web.account import AccountController, PasswordChange, ProfileChange, SessionController
 from paqett.web.notices import PreferenceController
 from paqett.web.oauth import OAuthController
@@ -25,7 +26,8 @@ _ZONES = sorted(name for name in available_timezones() if "/" in name or name ==
 
 
 async def _show(request: _Request, form: Form | None = None) -> Template:
-    disabled = access.profile_of(request).disabled_at is not None
+    me = access.profile_of(request)
+    disabled = me.disabled_at is not None or me.closing_at is not None
     preferences = None if disabled else await ask(request, PreferenceController.get_preferences)
     page = await ask(request, SessionController.list_sessions)
     return view.render(
@@ -137,7 +139,18 @@ async def part(request: _Request, provider: FromPath[str]) -> Response[Any]:
     return view.done(request, "/settings", "github_off")
 
 
+@post("/settings/undo-deletion", **access.person(while_disabled=True))
+async def undo_deletion(request: _Request) -> Response[Any]:
+    """The account stays."""
+    form = await sent(request)
+    try:
+        await deletion.undo(request, None)
+    except Problem as error:
+        return await _show(request, form.refuse(error))
+    return view.done(request, "/settings", "deletion_undone")
+
+
 HANDLERS = (
-    settings, change_profile, change_email, change_password, change_notifications, end_session,
-    end_sessions, join, part,
+    settings, undo_deletion, change_profile, change_email, change_password, change_notifications,
+    end_session, end_sessions, join, part,
 )  # fmt: skip

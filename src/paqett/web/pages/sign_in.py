@@ -100,6 +100,7 @@ async def sign_out(request: _Request) -> Response[Any]:
     answer = await ask(request, SignInController.logout)
     gone = view.done(request, "/sign-in", "signed_out")
     gone.cookies = answer.cookies
+    gone.headers["Clear-Site-Data"] = '"cache", "storage"'
     return gone
 
 

@@ -34,6 +34,9 @@ _LINKS = {
     "plan_limit": {"Your plan": "/settings/plan"},
     "not_in_plan": {"Your plan": "/settings/plan"},
     "account_disabled": {"Settings": "/settings"},
+    "account_closing": {"Settings": "/settings"},
+    "export_expired": {"Your exports": "/settings/export"},
+    "export_not_ready": {"Your exports": "/settings/export"},
     "csrf_failed": {"Start": "/"},
     "invalid_credentials": {"Forgotten your password?": "/reset-password"},
     "registration_closed": {"Sign in": "/sign-in"},
@@ -64,11 +67,12 @@ DONE = {
     "rule_saved": "The rule is saved.",
     "rule_deleted": "The rule is deleted; its past alerts stay listed.",
     "webhook_deleted": "The webhook is deleted.",
-    "welcome": "Welcome.",
     "device_deleted": "The device is gone and cut off; its readings are being erased.",
     "metric_deleted": "The metric is gone; its readings are being erased.",
     "view_saved": "The view is saved.",
     "view_deleted": "The view is deleted; its devices and readings stay.",
+    "export_asked": "Your archive is being made. You get a notice when it is ready.",
+    "deletion_undone": "The deletion is undone. Devices may connect again; make new API keys.",
 }
 """What a page may say above itself after a form, by the word in `?done=`."""
 
