@@ -74,7 +74,7 @@ async def _lines(request: _Request, shown: list[Device]) -> list[Line]:
         known = charts.drawable(await charts.known(conn, account, ids))
         newest = await latest(conn, account, ids, now)
         for device in shown:
-            series = next((one for one in known if one.device == device.id), None)
+            series = _first(known, device.id)
             last = [one for one in newest if one.device == device.id]
             if series is None:
                 found.append(Line(device, None, max(last, key=_time, default=None), None))
@@ -83,6 +83,12 @@ async def _lines(request: _Request, shown: list[Device]) -> list[Line]:
             of_it = [one for one in last if one.metric == series.metric]
             found.append(Line(device, series, of_it[0] if of_it else None, chart))
     return found
+
+
+def _first(known: list[Series], device_id: str) -> Series | None:
+    """What a device is judged by at a glance: a number where it has one."""
+    own = [one for one in known if one.device == device_id]
+    return min(own, key=lambda one: one.kind != "number", default=None)
 
 
 def _time(one: Latest) -> Any:

@@ -35,6 +35,8 @@
     add("good", `${time(detail.time)} ${detail.metric} = ${detail.value}${unit}`);
     if (!arrived) look();
     arrived = true;
+    const heading = box.querySelector("[data-arrived]");
+    heading.textContent = heading.dataset.arrived;
   });
   document.addEventListener("paqett:rejection", ({ detail }) => {
     const count = detail.count === 1 ? "1 point" : `${detail.count} points`;
