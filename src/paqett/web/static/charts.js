@@ -41,6 +41,9 @@
     return { axis, full: (seconds) => full.format(new Date(seconds * 1000)), field };
   };
 
+  // what is measured in one unit shares a scale; flags have one of their own
+  const scaleOf = (line) => (line.kind === "boolean" ? "flags" : line.unit || "–");
+
   class Chart {
     constructor(figure) {
       this.figure = figure;
@@ -116,7 +119,7 @@
       this.plot.batch(() => {
         this.plot.setData(this.data(), false);
         this.plot.setScale("x", { min: this.from, max: this.to });
-        for (const scale of new Set(this.lines.map((line) => line.unit || "–"))) this.plot.setScale(scale, this.reach(scale));
+        for (const scale of new Set(this.lines.map(scaleOf))) this.plot.setScale(scale, this.reach(scale));
       });
     }
 
@@ -125,7 +128,7 @@
       let min = Infinity;
       let max = -Infinity;
       for (const line of this.lines) {
-        if ((line.unit || "–") !== scale) continue;
+        if (scaleOf(line) !== scale) continue;
         for (const value of line.values) {
           if (value === null) continue;
           if (value < min) min = value;
@@ -139,7 +142,7 @@
 
     make() {
       this.plot?.destroy();
-      const units = [...new Set(this.lines.map((line) => line.unit || "–"))];
+      const units = [...new Set(this.lines.map(scaleOf))];
       const several = new Set(this.lines.map((line) => line.device)).size > 1;
       const ink = colour("--soft");
       const grid = { stroke: colour("--line"), width: 1 };
@@ -147,7 +150,7 @@
       const axis = { stroke: ink, grid, ticks: grid, font };
       const series = this.lines.map((line, i) => ({
         label: (several ? `${line.name}: ` : "") + line.title + (line.unit ? ` (${line.unit})` : ""),
-        scale: line.unit || "–",
+        scale: scaleOf(line),
         stroke: colour(`--series-${(i % 8) + 1}`),
         width: 1.75,
         paths: line.kind === "boolean" ? uPlot.paths.stepped({ align: 1 }) : undefined,
@@ -170,9 +173,9 @@
         series: [{ label: "Time", value: (_, seconds) => (seconds === null ? "–" : this.clock.full(seconds)) }, ...series],
         axes: [
           { ...axis, values: this.clock.axis, size: 44 },
-          ...units.map((unit, i) => ({
+          ...units.filter((unit) => unit !== "flags" || units.length === 1).map((unit, i) => ({
             ...axis, scale: unit, side: i % 2 ? 1 : 3, show: i < 2, size: 64, grid: i ? { show: false } : grid,
-            label: unit === "–" ? undefined : unit, labelFont: font, labelSize: 20,
+            label: unit === "–" || unit === "flags" ? undefined : unit, labelFont: font, labelSize: 20,
             values: (_, splits) => splits.map(number),
           })),
         ],
@@ -250,6 +253,7 @@
       const form = document.querySelector("form.ranges");
       if (!form) return;
       form.elements.range.value = this.live ? this.query.get("range") || "-24h" : "custom";
+      if (!this.live) form.querySelector("details.span").open = true;
       form.elements.from.value = this.live ? "" : this.clock.field(this.from);
       form.elements.to.value = this.live ? "" : this.clock.field(this.to);
       for (const field of document.querySelectorAll("input[data-shown]")) field.value = this.query.toString();
