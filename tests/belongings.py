@@ -31,6 +31,8 @@ _ONE_EACH = (
     "INSERT INTO api_usage_day VALUES (%(account)s, current_date, 0, 1, 1, 1)",
     "INSERT INTO request_window VALUES (%(account)s, now(), 1, 1)",
     "INSERT INTO subscription (account_id, customer_key) VALUES (%(account)s, %(mark)s)",
+    "INSERT INTO move (account_id, begun_at, carried_to, until) VALUES"
+    " (%(account)s, now(), now(), now())",
     "INSERT INTO export (account_id, format, status, created_at, sha256) VALUES"
     " (%(account)s, 'ndjson', 'ready', now(), %(mark)s)",
     "INSERT INTO usage_warning VALUES (%(account)s, current_date, 80)",

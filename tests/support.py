@@ -60,12 +60,30 @@ def docker_has_image() -> bool:
     return done.returncode == 0
 
 
+# Most of what a test costs is its database: these halve it. Nobody kills this server, and none of
+# its databases outlives its test; tests/stack kills servers of its own, which keep what they say.
+_CARELESS = """\
+fsync = off
+full_page_writes = off
+synchronous_commit = off
+max_wal_size = '256MB'
+"""
+
+
+def _roomy() -> str:
+    """Memory, where there is enough of it; /tmp may be a small tmpfs."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 4 * 2**30
+    return str(memory) if roomy else "/var/tmp"
+
+
 def own_cluster() -> Iterator[str]:
-    # /var/tmp, since the server's user must be able to enter it and /tmp may be a small tmpfs
-    folder = Path(tempfile.mkdtemp(prefix="paqett-test-", dir="/var/tmp"))
-    folder.chmod(0o755)
+    folder = Path(tempfile.mkdtemp(prefix="paqett-test-", dir=_roomy()))
+    folder.chmod(0o755)  # the server's user must be able to enter it
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     cluster = postgres.create(folder / "postgres", free_port(55000 + 300 * worker))
+    with (folder / "postgres" / "data" / "postgresql.conf").open("a") as conf:
+        conf.write(_CARELESS)
     server = postgres.start(cluster, folder / "server.log")
     try:
         postgres.wait_ready(cluster.url())

@@ -319,7 +319,7 @@ def test_a_link_is_good_for_its_account_and_kind_alone(postman, person, ask, eve
     for token in forged:
         for method in ("GET", "POST"):
             answer = ask(None, method, "/unsubscribe", params={"token": token})
-            assert "script" not in answer.text
+            assert "<script>" not in answer.text  # the page has one of its own, with a src
             answers.add((answer.status_code, answer.text))
     # the same words whether there is such an account or not
     assert len(answers) == 1

@@ -114,10 +114,14 @@ class Running:
         assert answer.status_code == 200, answer.text
         cookie = self.browser.cookies["paqett_session"]
         self.browser.cookies.clear()
-        return {
+        headers = {
             "Cookie": f"paqett_session={cookie}",
             "X-CSRF-Token": answer.json()["csrf_token"],
         }
+        if answer.json()["account"]["closing_at"]:  # the last operation deleted the account
+            undone = self.browser.post(f"{self.url}/api/v1/account/deletion/undo", headers=headers)
+            assert undone.status_code == 200, undone.text
+        return headers
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ class DeletionController(Controller):
         """Open the account again: signed in, or with the token of the mail, which works once."""
         return await undo(request, token or await _token(request))
 
-    @get("/receipt", problems=(401, 403), **auth.needs_session_or_token())
+    @get("/receipt", problems=(401, 403, 404), **auth.needs_session_or_token())
     async def deletion_receipt(self, request: _Request, token: _Token = None) -> Receipt:
         """How the deletion stands, and once it is done what was erased: signed in, or by a link."""
         return await receipt(request, token)
