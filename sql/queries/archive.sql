@@ -99,7 +99,7 @@ FROM sql_login WHERE account_id = %(account)s;
 -- Devices: the account's rows of device.
 SELECT id, account_id, thing_name, friendly_name, mac_address, firmware_version, tags,
        report_interval_s, clock, created_at, connection, connection_since, connection_reason,
-       connection_ip, attributes, secret_used_at, secret_used_ip, paused_at
+       connection_ip, attributes, secret_used_at, secret_used_ip, paused_at, enabled
 FROM device WHERE account_id = %(account)s ORDER BY created_at, id;
 
 -- name: archive_device_events

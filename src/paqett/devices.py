@@ -54,7 +54,8 @@ class Stored(msgspec.Struct, frozen=True):
     `thing_name` is the user's own identifier of it; `report_interval` is in seconds; `attributes`
     are what the device says of itself. `secret_used_at` is when its secret was last accepted, over
     MQTT or HTTP (to the minute), and `secret_used_ip` from where. A device is paused, and cut off,
-    from `paused_at` on where the account's plan has room for its older devices only.
+    from `paused_at` on where the account's plan has room for its older devices only, or where it is
+    not `enabled`, which its owner decides.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Stored(msgspec.Struct, frozen=True):
     attributes: dict[str, Any]
     created_at: datetime
     paused_at: datetime | None
+    enabled: bool
     secret_used_at: datetime | None
     secret_used_ip: str | None
 

@@ -154,7 +154,7 @@ def test_a_chart_shows_gaps_zooms_and_asks_for_a_finer_bucket(
         # hovering tells the values
         page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 60)
         page.wait_for_function(
-            "[...document.querySelectorAll('.u-value')].some(v => /[0-9]/.test(v.innerText))"
+            "() => [...document.querySelectorAll('.u-value')].some(v => /[0-9]/.test(v.innerText))"
         )
         page.click("button[data-do=back]")
         page.wait_for_function(
@@ -288,6 +288,26 @@ def test_a_device_is_made_changed_and_deleted_by_forms(site: Site, owner: Member
     gone = site.post(f"{here}/delete", owner, confirm="pump 2")
     assert gone.headers["location"] == "/devices?done=device_deleted"
     assert site.get(here, owner).status_code == 404
+
+
+def test_a_device_is_switched_off_and_on_and_takes_no_place_meanwhile(site: Site) -> None:
+    member = site.member("switcher", plan="free")
+    made = [device(site, member, f"d-{number}") for number in range(3)]
+    site.rows("UPDATE device SET paused_at = now() WHERE id = %s", made[2][0])
+    site.services.plans["free"] = msgspec.structs.replace(site.services.plans["free"], devices=2)
+    path = f"/devices/{made[0][0]}"
+    assert site.post(f"{path}/enabled", member, enabled="no").status_code == 303
+    refused = send(site, *made[0], {"x": 1})
+    assert refused.status_code == 403
+    assert refused.json()["code"] == "device_disabled"
+    assert "switched off" in refused.json()["detail"]
+    assert "Switched off" in site.get(path, member).text
+    assert send(site, *made[2], {"x": 1}).status_code == 200  # its place went on to this one
+    assert site.post(f"{path}/enabled", member, enabled="yes").status_code == 303
+    assert send(site, *made[0], {"x": 1}).status_code == 200
+    assert "larger plan" in send(site, *made[2], {"x": 1}).json()["detail"]
+    stranger = site.member("switched")
+    assert site.post(f"{path}/enabled", stranger, enabled="no").status_code == 404
 
 
 def test_metrics_are_named_and_deleted_by_forms(site: Site) -> None:

@@ -44,7 +44,9 @@ def test_from_sign_up_to_the_first_point_on_the_chart(eyes: Eyes, site: Site) ->
         assert page.is_visible("#line-python")
         assert not page.is_visible("#line-mosquitto_pub")
         assert page.is_hidden("figure[data-chart]")
-        page.wait_for_function("document.querySelector('.advice').innerText.includes('waiting')")
+        page.wait_for_function(
+            "() => document.querySelector('.advice').innerText.includes('waiting')"
+        )
         refused = send(site, device_id, secret, {"temperature": [1]})
         assert refused.status_code >= 400
         page.wait_for_selector(".came li.bad")
@@ -54,13 +56,13 @@ def test_from_sign_up_to_the_first_point_on_the_chart(eyes: Eyes, site: Site) ->
         page.wait_for_selector(".came li.good")
         assert "temperature = 21.5" in page.inner_text(".came")
         page.wait_for_selector("figure[data-loaded] canvas")
-        page.wait_for_function("document.querySelector('figure').dataset.points >= 1")
+        page.wait_for_function("() => document.querySelector('figure').dataset.points >= 1")
         shown = time.monotonic()
         assert shown - sent < OWN_SHARE_S
         assert shown - began < 120
         # the next one goes onto the same chart
         assert send(site, device_id, secret, {"temperature": 22.5}).status_code == 200
-        page.wait_for_function("document.querySelectorAll('.came li.good').length >= 2")
+        page.wait_for_function("() => document.querySelectorAll('.came li.good').length >= 2")
         eyes.shoot(page, "start-arrived")
         eyes.barriers(page)
     with site.client() as client:

@@ -62,7 +62,7 @@ def _drawn(page: Page, times: int) -> None:
     page.wait_for_function(
         "times => Number(document.querySelector('figure')?.dataset.loaded || 0) >= times", arg=times
     )
-    page.wait_for_function("document.querySelector('figure canvas') !== null")
+    page.wait_for_function("() => document.querySelector('figure canvas') !== null")
 
 
 def _opened(page: Page, path: str) -> float:

@@ -111,6 +111,15 @@ async def change_device(request: _Request, device_id: FromPath[str]) -> Response
     return view.done(request, f"/devices/{device_id}/settings", "saved")
 
 
+@post("/devices/{device_id:str}/enabled", **access.person())
+async def enable_device(request: _Request, device_id: FromPath[str]) -> Response[Any]:
+    """Let it send, or refuse what it sends."""
+    form = await sent(request)
+    wanted = DeviceChange(enabled=form.text("enabled") == "yes")
+    await ask(request, DeviceController.update_device, device_id=device_id, data=wanted)
+    return view.done(request, f"/devices/{device_id}/settings", "saved")
+
+
 @post("/devices/{device_id:str}/delete", **access.person())
 async def delete_device(request: _Request, device_id: FromPath[str]) -> Response[Any]:
     """Gone with its readings, once its name was typed."""
@@ -189,6 +198,6 @@ async def delete_metric(request: _Request, device_id: FromPath[str]) -> Response
 
 
 HANDLERS = (
-    device_page, device_settings, change_device, delete_device, connections, device_metrics,
-    change_metric, delete_metric,
+    device_page, device_settings, change_device, enable_device, delete_device, connections,
+    device_metrics, change_metric, delete_metric,
 )  # fmt: skip

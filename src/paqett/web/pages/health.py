@@ -52,10 +52,15 @@ _PAUSED = Health(
 )
 
 
+_OFF = Health(
+    "off", "warn", "You switched it off: what it sends is refused until you switch it on."
+)
+
+
 def health(device: Device) -> Health:
     """The device in a word and a sentence."""
     if device.paused_at is not None:
-        return _PAUSED
+        return _PAUSED if device.enabled else _OFF
     by_data = {"fresh": _FRESH, "stale": _STALE, "never": _NEVER}[device.data.status]
     return by_data[device.connection.status]
 
@@ -85,7 +90,7 @@ def advice(device: Device, events: list[Event]) -> Health:
     """What somebody who waits for a first reading should know now."""
     newest = events[0].kind if events else None
     if device.paused_at is not None:
-        return _PAUSED
+        return _PAUSED if device.enabled else _OFF
     if device.data.status != "never":
         return Health("data arrives", "good", "Readings are being stored.")
     if newest == "refused":
