@@ -99,7 +99,7 @@ FROM sql_login WHERE account_id = %(account)s;
 -- Devices: the account's rows of device.
 SELECT id, account_id, thing_name, friendly_name, mac_address, firmware_version, tags,
        report_interval_s, clock, created_at, connection, connection_since, connection_reason,
-       connection_ip, attributes, secret_used_at, secret_used_ip, paused_at, resumed_at
+       connection_ip, attributes, secret_used_at, secret_used_ip, paused_at, resumed_at, enabled
 FROM device WHERE account_id = %(account)s ORDER BY created_at, id;
 
 -- name: archive_device_events
@@ -142,6 +142,11 @@ FROM rejection_hour WHERE account_id = %(account)s ORDER BY device_id, hour, cod
 -- Examples of refused messages: the account's rows of rejection.
 SELECT id, account_id, device_id, hour, code, time, topic, metric, detail, payload, payload_bytes
 FROM rejection WHERE account_id = %(account)s ORDER BY id;
+
+-- name: archive_views
+-- Views: the account's rows of view.
+SELECT id, account_id, name, shown, pinned, created_at, changed_at
+FROM view WHERE account_id = %(account)s ORDER BY id;
 
 -- name: archive_alert_rules
 -- Alert rules: the account's rows of alert_rule.
