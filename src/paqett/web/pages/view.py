@@ -101,7 +101,8 @@ def done(request: _Request, path: str, word: str | None = None, **more: str) -> 
 
 def sign_in_first(request: _Request) -> Redirect:
     """To the sign-in, and back here afterwards where here is a page that can be opened."""
-    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    query = request.scope["query_string"].decode("latin-1")
+    path = request.scope["path"] + (f"?{query}" if query else "")
     back = f"?next={quote(path)}" if request.method in ("GET", "HEAD") and path != "/" else ""
     return Redirect(f"/sign-in{back}", status_code=303)
 
@@ -124,7 +125,7 @@ def _view(request: _Request) -> View:
     services: Services = request.app.state.services
     settings = services.settings
     person = access.person_of(request)
-    path = request.url.path
+    path = request.scope["path"]
     return View(
         person=person,
         csrf=access.csrf_of(request),
