@@ -64,6 +64,8 @@ _EACH_DEVICE = (
     " payload, payload_bytes) VALUES"
     " (%(account)s, %(device)s, now(), 'bad_json', now(), 'telemetry',"
     " %(mark)s, %(mark)s, %(bytes)s, 3)",
+    "INSERT INTO view (account_id, name, shown, created_at, changed_at) VALUES"
+    " (%(account)s, %(mark)s, %(mark)s, now(), now())",
     "INSERT INTO alert_rule (account_id, name, kind, device_id, for_s, created_at, changed_at)"
     " VALUES (%(account)s, %(mark)s, 'no_data', %(device)s, 60, now(), now())",
     "INSERT INTO alert (account_id, rule_name, kind, device_id, state, since, reason) VALUES"

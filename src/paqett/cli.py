@@ -22,6 +22,7 @@ from prometheus_client import start_http_server
 from paqett import (
     __version__,
     accounts,
+    backup_commands,
     db,
     devices,
     doctor,
@@ -33,6 +34,7 @@ from paqett import (
     notices,
     oversight,
     passwords,
+    privacy_commands,
     sessions,
     telemetry_commands,
     usage,
@@ -48,10 +50,9 @@ from paqett.principals import SCOPES
 from paqett.settings import Settings, load
 from paqett.sqlfiles import query
 from paqett.web import server
-from paqett.worker import erasure
 from paqett.worker import process as worker
 
-_ON_WHAT_RUNS_HERE = ("admin", "device", "doctor", "simulate")
+_ON_WHAT_RUNS_HERE = ("admin", "device", "doctor", "privacy", "simulate")
 
 Process = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
@@ -120,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _admin(commands.add_parser("admin", help="accounts, keys and plans"))
     _device(commands.add_parser("device", help="an account's devices"))
+    _privacy(commands.add_parser("privacy", help="whether the privacy policy is kept"))
     return parser
 
 
@@ -210,11 +212,9 @@ def _admin(parser: argparse.ArgumentParser) -> None:
     command.add_argument("--now", action="store_true", help="at once, and nothing undoes it")
     command.set_defaults(run=_with_database(_erase))
     _json_flag(command)
-    command = commands.add_parser(
-        "reapply-erasures", help="after a restore: erase again what was erased since the backup"
-    )
-    command.set_defaults(run=_reapply)
-    _json_flag(command)
+    for command in backup_commands.flags(commands):
+        command.set_defaults(run=_on_its_own(command.get_default("run")))
+        _json_flag(command)
     command = commands.add_parser("list", help="all accounts")
     command.set_defaults(run=_with_database(_list_accounts))
     _json_flag(command)
@@ -236,6 +236,14 @@ def _device(parser: argparse.ArgumentParser) -> None:
             command.add_argument("thing_name")
         elif name != "list":
             command.add_argument("device")
+
+
+def _privacy(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    about = "hold what is really kept to the register and its periods; for operators and auditors"
+    command = commands.add_parser("check", help=about, description=about)
+    command.set_defaults(run=privacy_commands.check)
+    _json_flag(command)
 
 
 def _positive(text: str) -> int:
@@ -519,15 +527,19 @@ async def _erase(conn: db.Connection, _: Settings, arguments: argparse.Namespace
     return await closing.ask(conn, account.id, "operator", datetime.now(UTC), at_once=arguments.now)
 
 
-def _reapply(settings: Settings, arguments: argparse.Namespace) -> int:
-    async def run() -> erasure.Reapplied:
-        from paqett.app import services  # noqa: PLC0415 - as above
+def _on_its_own(
+    action: Callable[[Settings, argparse.Namespace], Awaitable[Any]],
+) -> Callable[[Settings, argparse.Namespace], int]:
+    """An action that opens what it needs itself."""
 
-        async with services(settings, "admin") as opened:
-            return await erasure.reapply(opened)
+    async def run(settings: Settings, arguments: argparse.Namespace) -> None:
+        _show(await action(settings, arguments), arguments)
 
-    _show(asyncio.run(run()), arguments)
-    return 0
+    def start(settings: Settings, arguments: argparse.Namespace) -> int:
+        asyncio.run(run(settings, arguments))
+        return 0
+
+    return start
 
 
 async def _list_accounts(conn: db.Connection, _: Settings, __: argparse.Namespace) -> Any:

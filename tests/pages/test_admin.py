@@ -1,5 +1,6 @@
 """The operator's pages."""
 
+import json
 import re
 
 from site_of_tests import Eyes, Member, Site
@@ -48,3 +49,20 @@ def test_the_list_of_accounts_is_searched_and_paged(site: Site) -> None:
     assert "many20@example.org" in second
     assert "many120@example.org" not in second
     assert "No account has an address like this." in site.get("/admin?q=nobody-here", root).text
+
+
+def test_the_last_privacy_check_is_shown(site: Site) -> None:
+    root = operator(site, "root4")
+    assert "The worker has not checked yet." in site.get("/admin", root).text
+    for passed in (True, False):
+        finding = {"check": "orphans", "subject": "alert", "passed": passed, "detail": "3 rows"}
+        report = {
+            "at": "2026-11-25T10:00:00Z", "version": "1", "passed": passed, "looked_at": 1,
+            "failed": int(not passed), "findings": [finding],
+        }  # fmt: skip
+        site.rows(
+            "INSERT INTO privacy_check (at, passed, report) VALUES (now(), %s, %s)",
+            passed, json.dumps(report),
+        )  # fmt: skip
+        shown = site.get("/admin", root).text
+        assert ("of 1 failed" in shown, "3 rows" in shown) == (True, not passed)

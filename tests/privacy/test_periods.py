@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from aged import ROWS, put
 from paqett import register
 from paqett.children import free_port
 from paqett.local import logs, postgres
@@ -20,41 +21,6 @@ REGISTER = register.load()
 MOMENT = timedelta(minutes=10)
 DAY = timedelta(days=1)
 
-# by table: how a row of an age is made. a: account, d: its device, t: when, n: a number
-ROWS = {
-    "notice": "(account_id, kind, event, created_at) VALUES (%(a)s, 'usage', 'x', %(t)s)",
-    "session": (
-        "(account_id, method, created_at, seen_at, authenticated_at, expires_at, ended_at)"
-        " VALUES (%(a)s, 'password', %(t)s, %(t)s, %(t)s, %(t)s, %(t)s)"
-    ),
-    "mail_day": "(account_id, day, mails, summed_up) VALUES (%(a)s, %(t)s, 1, true)",
-    "api_usage_day": "VALUES (%(a)s, %(t)s, 0, 1, 1, 1)",
-    "device_event": (
-        "(account_id, device_id, time, kind) VALUES (%(a)s, %(d)s, %(t)s, 'connected')"
-    ),
-    "usage_hour": "(account_id, device_id, hour) VALUES (%(a)s, %(d)s, %(t)s)",
-    "usage_warning": "(account_id, day, level) VALUES (%(a)s, %(t)s, 80)",
-    "rejection_hour": (
-        "(account_id, device_id, hour, code, points) VALUES (%(a)s, %(d)s, %(t)s, 'x', 1)"
-    ),
-    "rejection": (
-        "(account_id, device_id, hour, code, time, topic, detail, payload, payload_bytes)"
-        " VALUES (%(a)s, %(d)s, %(t)s, 'x', %(t)s, 't', 'x', 'x', 1)"
-    ),
-    "alert": (
-        "(account_id, rule_name, kind, device_id, state, since, resolved_at, reason)"
-        " VALUES (%(a)s, 'x', 'offline', %(d)s, 'resolved', %(t)s, %(t)s, 'x')"
-    ),
-    "delivery": (
-        "(account_id, channel_id, event, created_at)"
-        " SELECT %(a)s, id, 'test', %(t)s FROM channel"
-    ),
-    "stripe_event": "(id, type, received_at) VALUES (%(n)s, 'x', %(t)s)",
-    "export": (
-        "(account_id, format, status, created_at) VALUES (%(a)s, 'csv', 'expired', %(t)s)"
-    ),
-    "privacy_check": "(at, passed, report) VALUES (%(t)s, true, '{}')",
-}  # fmt: skip
 # kept by the day: the young one is of the last day that is kept
 BY_DAY = {"mail_day", "api_usage_day", "usage_warning"}
 # of jobs, and of changes that ingest must have heard of: tests of their own
@@ -67,23 +33,6 @@ def run_everything(postman: Postman) -> None:
             await task(services)
 
     postman.with_queue(rounds)
-
-
-@pytest.fixture
-def tenant(postman: Postman) -> Any:
-    made = make_tenant(postman.url, "ada")
-    postman.rows(
-        "INSERT INTO channel (account_id, name, url, secret, created_at)"
-        " VALUES (%s, 'c', 'https://x/', 's', now())",
-        made.account_id,
-    )
-    return made
-
-
-def put(postman: Postman, tenant: Any, table: str, at: datetime, number: int) -> None:
-    values = {"a": tenant.account_id, "d": tenant.devices[0], "t": at, "n": str(number)}
-    with psycopg.connect(postman.url, cursor_factory=psycopg.ClientCursor) as conn:
-        conn.execute(f"INSERT INTO {table} {ROWS[table]}", values)
 
 
 def test_every_table_with_a_period_is_forgotten_by_it_and_not_before(postman, tenant) -> None:
@@ -143,6 +92,7 @@ def test_addresses_are_forgotten_after_their_time(postman, tenant) -> None:
         (table.name, column): REGISTER.period(name)
         for table in REGISTER.tables.values()
         for column, name in table.shorter.items()
+        if name != "receipt_addresses"  # tests/erasure
     }
     assert set(shorter.values()) == {period}
     for age in (period - MOMENT, period + MOMENT):
@@ -200,9 +150,8 @@ def test_a_failed_job_is_forgotten_with_everything_about_it(postman) -> None:
         postman.rows("INSERT INTO job_error VALUES (%s, 'x', %s)", row[0], postman.now - age)
     for _ in range(2):  # an error goes after its job
         run_everything(postman)
-    assert postman.rows("SELECT status::text FROM procrastinate_jobs ORDER BY id") == [
-        ("failed",), ("todo",),
-    ]  # fmt: skip
+    left = "SELECT status::text FROM procrastinate_jobs WHERE task_name = 'x' ORDER BY id"
+    assert postman.rows(left) == [("failed",), ("todo",)]
     assert postman.rows("SELECT count(*) FROM job_error") == [(2,)]
 
 

@@ -105,6 +105,7 @@ def fill(url: str, account: int, device: str, mark: str) -> None:
         ),
         "mail_day": "(account_id, day, mails) VALUES (%(a)s, now(), 3)",
         "notification_preference": "(account_id, kind, mail) VALUES (%(a)s, 'usage', false)",
+        "move": "(account_id, begun_at, carried_to, until) VALUES (%(a)s, now(), now(), now())",
         "usage_warning": "(account_id, day, level) VALUES (%(a)s, now(), 80)",
         "api_key": (
             "(account_id, name, hint, hash, scopes) VALUES (%(a)s, %(m)s, 'pqt_x',"

@@ -16,7 +16,12 @@ from paqett.readings.buckets import to_us
 from paqett.sqlfiles import query, tier_query
 
 MOST_ROWS = 20_000
-"""Of one transaction: as fast for each row as larger ones, and others wait 0.1 s at most."""
+"""Of one transaction, the longest of which others wait for: flushes and moves of the account alone.
+
+Measured twice on two busy cores, 300,000 readings of 40 series over 30 days, with the median of a
+transaction: 5,000 went at 63,000 to 74,000 readings a second (30 to 35 ms), 20,000 at 85,000 to
+144,000 (54 to 106 ms, at most 0.4 s), 100,000 at 159,000 to 217,000 (204 to 242 ms).
+"""
 _FIRST = timedelta(hours=6)  # a step takes up to four times the one before
 _LONGEST, _SHORTEST = timedelta(days=30), timedelta(microseconds=1)
 _FORMS = (("numbers", ""), ("texts", "_text"))

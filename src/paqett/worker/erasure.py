@@ -29,9 +29,9 @@ from paqett.mqtt import clearing
 from paqett.readings import buckets
 from paqett.sqlfiles import query
 from paqett.worker.mail import folder, send
+from paqett.worker.upkeep import kept
 
 _logger = log.get("erasure")
-_ADDRESS_KEPT = timedelta(days=2)  # a receipt that is not mailed by then is not mailed
 _HEARD_OF = timedelta(minutes=10)
 _WAIT_FOR_JOBS_S = 0.5
 _ALL_JOBS_S = 120.0
@@ -284,7 +284,7 @@ async def forget(services: Services) -> None:
     """Addresses of receipts that could not be mailed, and devices' names in the directory's log."""
     now = services.clock()
     async with transaction(services.pool) as conn:
-        values = {"before": now - _ADDRESS_KEPT}
+        values = {"before": now - kept("receipt_addresses")}
         await conn.execute(query("unscoped_forget_receipt_addresses"), values)
     async with transaction(services.pool) as conn:
         values = {"before": now - _HEARD_OF}

@@ -15,7 +15,7 @@ from paqett.db import transaction
 from paqett.errors import NotRetried, PaqettError
 from paqett.settings import Settings
 from paqett.sqlfiles import query
-from paqett.worker import alerts, billing, erasure, exports, mail, queue, upkeep, webhooks
+from paqett.worker import alerts, billing, erasure, exports, mail, privacy, queue, upkeep, webhooks
 
 _logger = log.get("worker")
 _oldest = Gauge("paqett_tier_oldest_reading_age_seconds", "Age of the oldest reading.", ["tier"])
@@ -31,8 +31,6 @@ _MOVES_EVERY_S = 2.0
 _QUEUE_EVERY_S = 10.0
 _BILLING_EVERY_S = 60.0
 _WARN_EVERY_S = 30.0
-_FORGET_EVERY_S = 600.0
-_FORGET_USAGE_EVERY_S = 6 * 3600.0  # it reads whole tables
 _DUE_EVERY_S = 1.0
 _ABSENCE_EVERY_S = 5.0
 _SUM_UP_EVERY_S = 60.0
@@ -116,10 +114,10 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
         (settings.worker.retention_every_s, watch_retention),
         (_MOVES_EVERY_S, move_readings),
         (_QUEUE_EVERY_S, watch_moves),
-        (_FORGET_EVERY_S, remind_of_grace),
+        (upkeep.EVERY_S, remind_of_grace),
         (_ABSENCE_EVERY_S, alerts.look_after_absence),
         (_SUM_UP_EVERY_S, alerts.sum_up_mails),
-        (_FORGET_EVERY_S, alerts.forget_old),
+        (upkeep.EVERY_S, alerts.forget_old),
         (_WATCH_EVERY_S, watch_sql_logins),
         (_QUEUE_EVERY_S, take_up_jobs),
         (_QUEUE_EVERY_S, queue.count),
@@ -127,21 +125,22 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
         (_EXPORTS_EVERY_S, exports.look_after),
         (_BILLING_EVERY_S, billing.reconcile),
         (_WARN_EVERY_S, billing.warn_of_quotas),
-        (_FORGET_EVERY_S, billing.forget_events),
-        (_FORGET_EVERY_S, upkeep.forget_examples),
-        (_FORGET_EVERY_S, upkeep.forget_tokens),
-        (_FORGET_EVERY_S, upkeep.forget_attempts),
-        (_FORGET_EVERY_S, upkeep.end_sessions),
-        (_FORGET_EVERY_S, upkeep.forget_streams),
-        (_FORGET_EVERY_S, mail.forget_mails),
-        (_FORGET_EVERY_S, upkeep.forget_notices),
-        (_FORGET_EVERY_S, upkeep.forget_sessions),
-        (_FORGET_EVERY_S, upkeep.forget_connections),
-        (_FORGET_EVERY_S, upkeep.forget_jobs),
-        (_FORGET_USAGE_EVERY_S, upkeep.forget_usage),
-        (_FORGET_EVERY_S, upkeep.erase_unconfirmed),
-        (_FORGET_EVERY_S, erasure.forget),
+        (upkeep.EVERY_S, billing.forget_events),
+        (upkeep.EVERY_S, upkeep.forget_examples),
+        (upkeep.EVERY_S, upkeep.forget_tokens),
+        (upkeep.EVERY_S, upkeep.forget_attempts),
+        (upkeep.EVERY_S, upkeep.end_sessions),
+        (upkeep.EVERY_S, upkeep.forget_streams),
+        (upkeep.EVERY_S, mail.forget_mails),
+        (upkeep.EVERY_S, upkeep.forget_notices),
+        (upkeep.EVERY_S, upkeep.forget_sessions),
+        (upkeep.EVERY_S, upkeep.forget_connections),
+        (upkeep.EVERY_S, upkeep.forget_jobs),
+        (upkeep.USAGE_EVERY_S, upkeep.forget_usage),
+        (upkeep.EVERY_S, upkeep.erase_unconfirmed),
+        (upkeep.EVERY_S, erasure.forget),
         (_ERASE_EVERY_S, erasure.erase_due),
+        (upkeep.EVERY_S, privacy.order_check),
     ]
 
 
@@ -152,6 +151,7 @@ def register(app: App, open_services: Services) -> None:
     webhooks.register(app, open_services)
     exports.register(app, open_services)
     erasure.register(app, open_services)
+    privacy.register(app, open_services)
 
     @app.task(name="report_long_move")
     async def report_long_move(account_id: int) -> None:

@@ -8,6 +8,10 @@ from paqett.db import transaction
 from paqett.sqlfiles import query
 
 _logger = log.get("upkeep")
+EVERY_S = 600.0
+"""How often what follows goes round."""
+USAGE_EVERY_S = 6 * 3600.0
+"""The same for usage: it reads whole tables."""
 
 
 def kept(period: str) -> timedelta:
@@ -105,6 +109,8 @@ async def erase_unconfirmed(services: Services) -> None:
     for row in rows:
         values = {"account": row["id"], "before": before}
         async with transaction(services.pool) as conn:
-            await conn.execute(query("erase_unconfirmed_account"), values)
+            gone = await conn.execute(query("erase_unconfirmed_account"), values)
+            if gone.rowcount:
+                await conn.execute(query("erase_jobs"), values)
     if rows:
         _logger.info("erased unconfirmed registrations", accounts=len(rows))

@@ -14,6 +14,7 @@ from litestar.response import Template
 
 from paqett import __version__, accounts, db, devices, doctor, jobs, log, notices, oversight, usage
 from paqett.app import Services
+from paqett.audit import report
 from paqett.web.pages import access, view
 
 _Request = Request[Any, Any, State]
@@ -48,6 +49,7 @@ async def admin(
             failures=await oversight.job_failures(conn, _MOST_JOBS),
             tables=await oversight.largest_tables(conn, _MOST_TABLES),
             edition=await doctor.edition(conn), version=__version__,
+            privacy=await report.newest(conn),
             rate=_rate(await oversight.ingest_hours(conn, now - timedelta(hours=2)), now),
         )  # fmt: skip
 

@@ -17,14 +17,17 @@ from paqett import __version__, oauth
 from paqett.accounts import Profile
 from paqett.app import Services
 from paqett.web import assets, auth
-from paqett.web.pages import access, formats
+from paqett.web.pages import access, formats, health, plots, sparks
 from paqett.web.pages.forms import Form
 from paqett.web.pages.words import DONE
 
 FOLDER = Path(__file__).parents[1] / "templates"
-HOME = "/settings"
+HOME = "/overview"
 """Where people land after signing in."""
 SECTIONS = (
+    ("Overview", "/overview"),
+    ("Devices", "/devices"),
+    ("Explore", "/explore"),
     ("Alerts", "/alerts"),
     ("Notices", "/notices"),
     ("Plan", "/settings/plan"),
@@ -62,7 +65,10 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.globals |= {"static": assets.url, "sections": SECTIONS}
+    made.globals |= {"buckets": plots.BUCKETS, "aggregates": plots.AGGREGATES}
     made.filters |= formats.FILTERS
+    made.filters |= {"health": health.health, "event": health.event, "spark": sparks.spark}
+    made.filters |= {"field_time": plots.field_time}
     return made
 
 
@@ -89,7 +95,7 @@ def render(
 def done(request: _Request, path: str, word: str | None = None, **more: str) -> Redirect:
     """After a form: to a page that can be loaded again, which says what was done."""
     asked = {**({"done": word} if word else {}), **more}
-    target = f"{path}?{urlencode(asked)}" if asked else path
+    target = f"{path}{'&' if '?' in path else '?'}{urlencode(asked)}" if asked else path
     return Redirect(target, status_code=303, cookies=_cookies(request))
 
 

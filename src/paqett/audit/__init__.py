@@ -1,0 +1,1 @@
+"""The privacy check: what a deployment really keeps, held to what it promises."""
