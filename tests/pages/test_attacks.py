@@ -61,6 +61,25 @@ def test_a_number_that_is_too_large_names_nothing(site: Site, owner: Member) -> 
         assert site.get(f"/settings/export/{number}/download", owner).status_code == 404
 
 
+def test_a_number_of_thousands_of_digits_is_no_fault_of_ours(site: Site, owner: Member) -> None:
+    digits = "1" * 5000
+    for path in (
+        f"/alerts?rule={digits}", f"/alerts/rules/{digits}", f"/explore?saved={digits}",
+        f"/devices?page={digits}", f"/notices?cursor={digits}", f"/charts/data?points={digits}",
+    ):  # fmt: skip
+        assert site.get(path, owner).status_code in (404, 422), path[:20]
+    for path in (f"/settings/keys/{digits}/delete", f"/settings/sessions/{digits}/end"):
+        assert site.post(path, owner).status_code in (404, 422), path[:20]
+    fields = {"thing_name": "x", "report_interval": digits}
+    refused = site.post("/devices/new", owner, **fields)
+    assert refused.status_code == 422
+    assert "a number of seconds" in refused.text
+    rule = {"kind": "threshold", "name": "x", "metric": "t", "operator": ">", "for": f"{digits}s"}
+    for wrong in ({"threshold": digits}, {"threshold": "1", "clear": digits}, {"threshold": "1"}):
+        answer = site.post("/alerts/rules/new", owner, **{**rule, **wrong})
+        assert answer.status_code == 422, wrong
+
+
 def test_nothing_of_a_person_stays_in_a_cache(site: Site, owner: Member) -> None:
     """An archive holds everything, and browsers and proxies keep what nobody told them not to."""
     (number,) = site.rows(
