@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from paqett.exports import records
 from site_of_tests import Member, Site
 
 
@@ -58,3 +59,27 @@ def test_a_number_that_is_too_large_names_nothing(site: Site, owner: Member) -> 
         for path in (f"/alerts?rule={number}", f"/alerts/rules/{number}"):
             assert site.get(path, owner).status_code in (404, 422), path
         assert site.get(f"/settings/export/{number}/download", owner).status_code == 404
+
+
+def test_nothing_of_a_person_stays_in_a_cache(site: Site, owner: Member) -> None:
+    """An archive holds everything, and browsers and proxies keep what nobody told them not to."""
+    (number,) = site.rows(
+        "INSERT INTO export (account_id, format, status, created_at, expires_at, bytes, sha256)"
+        " VALUES (%s, 'ndjson', 'ready', now(), now() + interval '1 day', 3, 'abc') RETURNING id",
+        owner.id,
+    )[0]
+    path = records.file_of(site.settings.export_dir, owner.id, number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"zip")
+    for page in (
+        f"/settings/export/{number}/download", f"/api/v1/account/exports/{number}/download",
+        "/settings", "/settings/keys", "/settings/plan", "/alerts", "/notices", "/docs",
+    ):  # fmt: skip
+        answer = site.get(page, owner)
+        assert answer.headers["cache-control"] == "no-store", page
+    part = site.get(f"/settings/export/{number}/download", owner, headers={"Range": "bytes=1-"})
+    assert (part.status_code, part.content, part.headers["cache-control"]) == (
+        206,
+        b"ip",
+        "no-store",
+    )
