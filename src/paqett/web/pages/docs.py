@@ -26,7 +26,7 @@ PEOPLE = {
     "alerts": "Rules, their states, and webhooks with their signatures.",
     "grafana": "Dashboards over HTTP with a key, or in SQL with a login of your own.",
     "billing": "What a plan allows, buying one, and what a change does.",
-    "privacy": "What is kept, and exporting all of it.",
+    "privacy": "What is kept, exporting all of it, and how each promise is shown to be kept.",
     "erasure": "Deleting an account or a device, undoing it, and the receipt.",
     "errors": "Every code there is, and what to do about it.",
 }
