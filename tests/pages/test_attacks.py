@@ -1,12 +1,15 @@
 """What a stranger or another site would try on the pages, each refused."""
 
+import re
 import socket
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+from litestar.handlers import HTTPRouteHandler
 
 from paqett.exports import records
+from paqett.web.pages import routes
 from site_of_tests import Member, Site
 
 
@@ -102,3 +105,53 @@ def test_nothing_of_a_person_stays_in_a_cache(site: Site, owner: Member) -> None
         b"ip",
         "no-store",
     )
+
+
+def pages(method: str, *, session: bool) -> list[tuple[str, HTTPRouteHandler]]:
+    """Every page of ours that takes `method`, its parameters filled in."""
+    return [
+        (re.sub(r"\{\w+:(\w+)\}", lambda kind: "1" if kind[1] == "int" else "x", path), handler)
+        for handler in routes.PAGES
+        for path in sorted(handler.paths)
+        if method in handler.http_methods and bool(handler.opt.get("session")) is session
+    ]
+
+
+def test_no_form_of_any_page_is_taken_from_another_site(site: Site, owner: Member) -> None:
+    """With the session's token, too: whoever has learnt it is still another site."""
+    foreign = ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"})
+    forms = pages("POST", session=True)
+    assert len(forms) > 30
+    with site.client(owner) as client:
+        for path, _ in [*forms, *pages("POST", session=False)]:
+            for headers in foreign:
+                answer = client.post(path, data={"csrf_token": owner.csrf}, headers=headers)
+                assert (answer.status_code, "another site" in answer.text) == (403, True), path
+        for path, _ in forms:
+            for fields in ({}, {"csrf_token": "0" * 64}, {"csrf_token": owner.csrf[:-1]}):
+                assert client.post(path, data=fields).status_code == 403, path
+
+
+def test_no_other_method_and_no_key_gets_past_a_page(site: Site, owner: Member) -> None:
+    with site.client(owner) as client:
+        for path, _ in pages("GET", session=True):
+            for method in ("HEAD", "PUT", "DELETE", "PATCH"):
+                assert client.request(method, path).status_code in (404, 405), path
+            sent = {"Authorization": f"Bearer pqt_{'0' * 43}"}
+            assert client.get(path, headers=sent).status_code == 303, path
+
+
+@pytest.mark.parametrize("state", ["disabled_at", "closing_at"])
+def test_nothing_is_left_of_the_pages_but_leaving(site: Site, state: str) -> None:
+    """To operators as well, whose accounts may close like any other."""
+    gone = site.member(state.removesuffix("_at"))
+    site.rows(f"UPDATE account SET {state} = now(), operator = true WHERE id = %s", gone.id)
+    code = f"account_{state.removesuffix('_at')}"
+    for method in ("GET", "POST"):
+        for path, handler in pages(method, session=True):
+            if handler.opt.get("while_disabled"):
+                assert "settings" in path or path == "/sign-out", path
+                continue
+            answer = site.get(path, gone) if method == "GET" else site.post(path, gone)
+            assert answer.status_code == 403, path
+            assert code in answer.text, path
