@@ -76,6 +76,10 @@ WHERE id = %(account)s;
 -- The account's address to be.
 UPDATE account SET pending_email = %(email)s WHERE id = %(account)s;
 
+-- name: hold_open
+-- The account, unless it is being deleted, which waits until whoever asks has committed.
+SELECT id FROM account WHERE id = %(account)s AND closing_at IS NULL FOR KEY SHARE;
+
 -- name: set_disabled
 -- By an operator; the account's devices leave the broker's password file with it.
 UPDATE account SET disabled_at = %(at)s WHERE id = %(account)s;

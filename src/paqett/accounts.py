@@ -202,6 +202,14 @@ async def set_pending_email(conn: Connection, account_id: int, email: str | None
     await conn.execute(query("set_pending_email"), {"account": account_id, "email": email})
 
 
+async def hold_open(conn: Connection, account_id: int) -> None:
+    """Keep the account's deletion waiting until the transaction ends, so that it revokes what this
+    one makes. Raises `Conflict` where it came first."""
+    row = await (await conn.execute(query("hold_open"), {"account": account_id})).fetchone()
+    if row is None:
+        raise Conflict("The account is being deleted.")
+
+
 async def set_disabled(conn: Connection, account_id: int, at: datetime | None) -> None:
     """Close an account to everything but export and deletion, or open it again with None."""
     await conn.execute(query("set_disabled"), {"account": account_id, "at": at})

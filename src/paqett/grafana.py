@@ -12,6 +12,7 @@ from hmac import digest
 
 import msgspec
 
+from paqett import accounts
 from paqett.accounts import Account
 from paqett.db import Connection
 from paqett.errors import LimitReached, NotFound, Problem
@@ -96,11 +97,12 @@ async def create(
 ) -> Login:
     """The account's SQL login with a new password; sessions that used an older one are closed.
 
-    `limit_s` is how long its statements may take, in seconds. Raises `NotInPlan`, and
-    `LoginsUnavailable` where roles or REVOKEs cannot be had.
+    `limit_s` is how long its statements may take, in seconds. Raises `NotInPlan`, `Conflict` where
+    the account is being deleted, and `LoginsUnavailable` where roles or REVOKEs cannot be had.
     """
     if not plan.grafana:
         raise NotInPlan(f"The plan {plan.name} has no SQL login.", extra={"limit": 0})
+    await accounts.hold_open(conn, account.id)
     found = await state(conn)
     if not found.can_create or not found.closed:
         raise LoginsUnavailable(

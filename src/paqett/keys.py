@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from paqett import accounts
 from paqett.accounts import Account
 from paqett.db import Connection
 from paqett.errors import Conflict, Invalid, NotFound, Unauthorized
@@ -68,12 +69,13 @@ async def create(
 ) -> NewKey:
     """A new key of the account.
 
-    Raises `Conflict` where it has as many as it may have, `Invalid` for a scope that does not
-    exist or a device that is not the account's.
+    Raises `Conflict` where it has as many as it may have or is being deleted, `Invalid` for a scope
+    that does not exist or a device that is not the account's.
     """
     unknown = set(scopes) - SCOPES
     if unknown or not scopes:
         raise Invalid(f"Scopes are {', '.join(sorted(SCOPES))}.", field="scopes")
+    await accounts.hold_open(conn, account_id)
     await _check_devices(conn, account_id, device_ids)
     row = await (await conn.execute(query("count_keys"), {"account": account_id})).fetchone()
     if row is not None and row["keys"] >= MOST:

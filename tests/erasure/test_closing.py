@@ -1,5 +1,6 @@
 """Deleting an account: what ends at once, what can be undone, and who may do it."""
 
+import asyncio
 import base64
 from datetime import datetime, timedelta
 
@@ -8,13 +9,16 @@ import psycopg
 import pytest
 
 from leaving import Leaving
-from paqett import db, keys, notices
+from paqett import accounts, db, grafana, keys, notices
 from paqett.erasure import steps
+from paqett.errors import Conflict
+from paqett.grafana import Place
 from paqett.principals import SCOPES
 from paqett.readings.directory import Directory
 from paqett.sqlfiles import query
 from paqett.worker import alerts
 from people import PASSWORD, Person, mailed
+from stacks import until
 
 IN_7_DAYS = timedelta(days=7)
 
@@ -81,6 +85,33 @@ def test_everything_that_opens_a_door_ends_at_once(leaving: Leaving) -> None:
         assert leaving.rows("SELECT * FROM pg_roles WHERE rolname = %s", role) == []
         verifiers = "SELECT device.id FROM device JOIN account ON account.id = account_id"
         assert leaving.rows(f"{verifiers} WHERE closing_at IS NULL") == []
+
+    leaving.run(work)
+
+
+def test_no_door_opens_that_was_asked_for_before_the_closing(leaving: Leaving) -> None:
+    """A request that passed the guard may come to its writing after the deletion was asked for."""
+
+    async def work(leaving: Leaving) -> None:
+        ada = await leaving.person()
+        number, pool = leaving.account_of(ada.email), leaving.services.pool
+        async with db.transaction(pool) as conn:
+            account = await accounts.find(conn, str(number))
+        async with db.transaction(pool) as conn:
+            await keys.create(conn, number, "before", sorted(SCOPES), None, None)
+            closing = asyncio.create_task(leaving.delete(ada))
+            waits = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            await asyncio.to_thread(until, lambda: leaving.rows(waits), "the deletion waits")
+        assert (await closing).status_code == 202
+        assert leaving.rows("SELECT * FROM api_key") == []
+        plan = leaving.services.plans["own"]
+        place = Place("localhost", 5432, "disable")
+        with pytest.raises(Conflict):
+            async with db.transaction(pool) as conn:
+                await keys.create(conn, number, "after", sorted(SCOPES), None, None)
+        with pytest.raises(Conflict):
+            async with db.transaction(pool) as conn:
+                await grafana.create(conn, account, plan, place, 30)
 
     leaving.run(work)
 

@@ -59,7 +59,7 @@ class GrafanaController(Controller):
     path = "/api/v1/grafana"
     tags = ["grafana"]  # noqa: RUF012 - litestar reads it as a class attribute
 
-    @post(problems=(501,), **_LOGIN)
+    @post(problems=(409, 501), **_LOGIN)
     async def create_login(self, request: _Request) -> Login:
         """Make the SQL login, or give it a new password; it is in this answer and nowhere else."""
         services: Services = request.app.state.services
