@@ -27,7 +27,7 @@ from suite import form, tables
 
 PARTS = (
     "ceiling", "broker", "end_to_end", "latency", "memory", "series", "duplicates", "transport",
-    "profile", "sign_in", "alerts", "reading", "export_all", "moves",
+    "profile", "sign_in", "alerts", "reading", "export_all", "moves", "pages",
 )  # fmt: skip
 
 

@@ -33,6 +33,8 @@ _ONE_EACH = (
     "INSERT INTO subscription (account_id, customer_key) VALUES (%(account)s, %(mark)s)",
     "INSERT INTO move (account_id, begun_at, carried_to, until) VALUES"
     " (%(account)s, now(), now(), now())",
+    "INSERT INTO view (account_id, name, shown, created_at, changed_at) VALUES"
+    " (%(account)s, %(mark)s, %(mark)s, now(), now())",
     "INSERT INTO export (account_id, format, status, created_at, sha256) VALUES"
     " (%(account)s, 'ndjson', 'ready', now(), %(mark)s)",
     "INSERT INTO usage_warning VALUES (%(account)s, current_date, 80)",

@@ -88,11 +88,11 @@ class Site:
             async with await db.connect(with_url(self.owner_url).database, "test") as conn:
                 return await work(conn)
 
-        return _apart(run)
+        return apart(run)
 
     def apart(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Run it in an event loop of its own."""
-        return _apart(work)
+        return apart(work)
 
     def rows(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
         """Look into the database, or prepare something there."""
@@ -103,7 +103,7 @@ class Site:
     def member(self, name: str, *, plan: str = "own", password: str | None = None) -> Member:
         """A person who is signed in; without `password` they have none that is known."""
         email = f"{name}@example.org"
-        hashed = _apart(lambda: self.services.hasher.hash(password)) if password else "x"
+        hashed = apart(lambda: self.services.hasher.hash(password)) if password else "x"
         row = self.rows(
             "INSERT INTO account (email, plan, tier, email_verified_at, password_hash)"
             " VALUES (%s, %s, %s, now(), %s) RETURNING id", email, plan, plan, hashed,
@@ -139,8 +139,8 @@ class Site:
             return client.post(path, data={**token, **fields})
 
 
-def _apart(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """In an event loop of its own: the thread's may be the browser's."""
+def apart(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """What `work` gives, in an event loop of its own: the thread's may be the browser's."""
     result: list[Any] = []
     failed: list[BaseException] = []
 

@@ -81,7 +81,8 @@ def own_cluster() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="paqett-test-", dir=_roomy()))
     folder.chmod(0o755)  # the server's user must be able to enter it
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    cluster = postgres.create(folder / "postgres", free_port(55000 + 300 * worker))
+    first = 55000 + 300 * worker + os.getpid() % 250  # others may look for a port at this moment
+    cluster = postgres.create(folder / "postgres", free_port(first))
     with (folder / "postgres" / "data" / "postgresql.conf").open("a") as conf:
         conf.write(_CARELESS)
     server = postgres.start(cluster, folder / "server.log")

@@ -139,6 +139,20 @@ def sign_in(result: Result) -> str:
     return _table(head, rows)
 
 
+def pages(result: Result) -> str:
+    """A chart of a long history in a browser, beside its query."""
+    head = ["ms", "drawn after", "its query", "the page's own", "points", "kept"]
+    rows = [
+        [
+            f"{figure['name']} {result['readings']:,} readings ({figure['times']} times)",
+            str(figure["ms"]), str(figure["query_ms"]), str(figure["own_ms"]),
+            f"{figure['points']:,}", "yes" if figure["kept"] else "no",
+        ]
+        for figure in result["figures"]
+    ]  # fmt: skip
+    return _table(head, rows) + f"\nSlowest frame while hovering: {result['slowest_frame_ms']} ms."
+
+
 def alerts(result: Result) -> str:
     """The same load without and with rules, and what they cost."""
     rows = [
@@ -277,5 +291,6 @@ def of(part: str, result: Result) -> str:
         "profile": profile,
         "reading": reading,
         "sign_in": sign_in,
+        "pages": pages,
     }
     return tables.get(part, rates)(result)

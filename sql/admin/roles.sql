@@ -109,6 +109,10 @@ BEGIN
     EXECUTE format('GRANT UPDATE (changed_at) ON alert_rule TO %I', worker);
     EXECUTE format('GRANT DELETE ON api_key, job_error TO %I', worker);
 
+    -- what people keep of the pages
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON view TO %I', api);
+    EXECUTE format('GRANT SELECT, DELETE ON view TO %I', worker);
+
     EXECUTE format('GRANT EXECUTE ON FUNCTION apply_retention(text) TO %I', worker);
 
     -- our functions are for our roles; one that is closed to PUBLIC already is granted by name

@@ -42,8 +42,8 @@ SELECT array_agg(time), array_agg(series_id), array_agg(value) FROM (
 
 -- name: archive_account
 -- Your account: the account's rows of account.
-SELECT id, email, plan, tier, moving_from, readable_from, tier_due_at, created_at, first_name,
-       surname, time_zone, email_verified_at, age_confirmed_at, policy_version, policy_accepted_at,
+SELECT id, email, plan, tier, moving_from, readable_from, tier_due_at, tier_told_days, created_at,
+       first_name, surname, time_zone, email_verified_at, age_confirmed_at, policy_version, policy_accepted_at,
        operator, disabled_at, pending_email, closing_at, erasing
 FROM account WHERE id = %(account)s;
 
@@ -99,7 +99,7 @@ FROM sql_login WHERE account_id = %(account)s;
 -- Devices: the account's rows of device.
 SELECT id, account_id, thing_name, friendly_name, mac_address, firmware_version, tags,
        report_interval_s, clock, created_at, connection, connection_since, connection_reason,
-       connection_ip, attributes, secret_used_at, secret_used_ip, paused_at
+       connection_ip, attributes, secret_used_at, secret_used_ip, paused_at, resumed_at, enabled
 FROM device WHERE account_id = %(account)s ORDER BY created_at, id;
 
 -- name: archive_device_events
@@ -123,6 +123,11 @@ FROM usage_hour WHERE account_id = %(account)s ORDER BY device_id, hour;
 SELECT account_id, day, points, late_left, late_at, writer
 FROM allowance WHERE account_id = %(account)s;
 
+-- name: archive_move
+-- Readings on their way to another tier: the account's row of move.
+SELECT account_id, begun_at, carried_to, until, span, prepared_at, reported_at
+FROM move WHERE account_id = %(account)s;
+
 -- name: archive_usage_warnings
 -- Warnings of the daily quota: the account's rows of usage_warning.
 SELECT account_id, day, level
@@ -138,10 +143,15 @@ FROM rejection_hour WHERE account_id = %(account)s ORDER BY device_id, hour, cod
 SELECT id, account_id, device_id, hour, code, time, topic, metric, detail, payload, payload_bytes
 FROM rejection WHERE account_id = %(account)s ORDER BY id;
 
+-- name: archive_views
+-- Views: the account's rows of view.
+SELECT id, account_id, name, shown, pinned, created_at, changed_at
+FROM view WHERE account_id = %(account)s ORDER BY id;
+
 -- name: archive_alert_rules
 -- Alert rules: the account's rows of alert_rule.
 SELECT id, account_id, name, kind, device_id, metric, operator, threshold, clear, is_flag, for_s,
-       enabled, created_at, changed_at
+       enabled, created_at, changed_at, paused_at
 FROM alert_rule WHERE account_id = %(account)s ORDER BY id;
 
 -- name: archive_alerts
@@ -169,5 +179,5 @@ FROM export WHERE account_id = %(account)s ORDER BY id;
 -- name: archive_subscription
 -- Your subscription: the account's rows of subscription.
 SELECT account_id, customer_id, subscription_id, status, plan, period_end, ends_at, granted,
-       checkout_at, synced_at, ended_for_deletion
+       checkout_at, synced_at, stale_since, ended_for_deletion
 FROM subscription WHERE account_id = %(account)s;

@@ -64,9 +64,11 @@ LEFT JOIN subscription AS s ON s.account_id = e.account_id
 WHERE e.id = %(erasure)s;
 
 -- name: begin_erasure
--- From here on nothing brings the account back, and none of its readings moves any more.
+-- From here on nothing brings the account back, and none of its readings moves any more. A deletion
+-- that was undone meanwhile begins nothing, also where the account is to be deleted again.
 UPDATE account SET erasing = true, moving_from = NULL, tier_due_at = NULL
-WHERE id = %(account)s AND closing_at IS NOT NULL;
+WHERE id = %(account)s AND closing_at IS NOT NULL
+  AND EXISTS (SELECT FROM erasure WHERE id = %(erasure)s);
 
 -- name: note_begun
 -- The account's erasure has begun, or its device's.

@@ -56,3 +56,7 @@ SELECT EXISTS (
         WHERE r.rolcanlogin AND starts_with(r.rolname, current_database() || '_grafana_')
           AND NOT EXISTS (SELECT FROM sql_login WHERE role = r.rolname)) AS stray_roles,
        (SELECT seen_at FROM sql_watch) AS watched_at;
+
+-- name: unscoped_forget_missing_logins
+-- After a restore on another server, whose roles are none of any account's.
+DELETE FROM sql_login WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role);

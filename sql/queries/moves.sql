@@ -52,6 +52,46 @@ FROM account JOIN move ON move.account_id = account.id JOIN tier ON tier.name = 
 WHERE account.id = %(account)s AND account.moving_from IS NOT NULL
 FOR NO KEY UPDATE OF account, move;
 
+-- name: await_chunks
+-- Whether the account's move has its chunks. A statement that was planned before they were there must
+-- have begun before the first reading moves into one: nothing else tells it of them.
+SELECT prepared_at IS NOT NULL AS prepared,
+       pg_sleep(greatest(0, 0.3 - extract(epoch FROM clock_timestamp() - prepared_at)))
+FROM move WHERE account_id = %(account)s;
+
+-- name: unscoped_make_chunks
+-- A chunk of nobody's yet for each that the tier left has and the other lacks: a row that is taken
+-- back at once makes it.
+INSERT INTO {other} (time, account_id, series_id, value)
+SELECT greatest(source.range_start, %(oldest)s::timestamptz), 0, 0, 0
+FROM timescaledb_information.chunks AS source
+WHERE source.hypertable_name = %(source)s AND source.range_end > %(oldest)s
+  AND NOT EXISTS (SELECT FROM timescaledb_information.chunks AS target
+                  WHERE target.hypertable_name = %(target)s
+                    AND target.range_start < source.range_end AND source.range_start < target.range_end);
+
+-- name: unscoped_make_text_chunks
+-- The same for text values of nobody's.
+INSERT INTO {other_text} (time, account_id, series_id, value)
+SELECT greatest(source.range_start, %(oldest)s::timestamptz), 0, 0, ''
+FROM timescaledb_information.chunks AS source
+WHERE source.hypertable_name = %(source)s || '_text' AND source.range_end > %(oldest)s
+  AND NOT EXISTS (SELECT FROM timescaledb_information.chunks AS target
+                  WHERE target.hypertable_name = %(target)s || '_text'
+                    AND target.range_start < source.range_end AND source.range_start < target.range_end);
+
+-- name: unscoped_take_back
+-- The rows of nobody's that made chunks.
+DELETE FROM {other} WHERE account_id = 0 AND series_id = 0 AND time >= %(oldest)s;
+
+-- name: unscoped_take_back_texts
+-- The same for text values of nobody's.
+DELETE FROM {other_text} WHERE account_id = 0 AND series_id = 0 AND time >= %(oldest)s;
+
+-- name: note_chunks
+-- The account's move has its chunks.
+UPDATE move SET prepared_at = clock_timestamp() WHERE account_id = %(account)s;
+
 -- name: count_slice
 -- How many readings of the account the slice would take, up to the most it may.
 SELECT count(*) AS rows FROM (

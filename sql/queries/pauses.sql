@@ -1,7 +1,9 @@
 -- name: pause_and_resume
--- The account's oldest devices go on, as many as its plan has room for; the others are paused.
+-- The account's oldest devices go on, as many as its plan has room for; the others are paused, and
+-- so are those their owner switched off, which take no place.
 WITH ranked AS (
-    SELECT id, row_number() OVER (ORDER BY created_at, id) > %(limit)s::bigint AS over
+    SELECT id, NOT enabled
+        OR row_number() OVER (PARTITION BY enabled ORDER BY created_at, id) > %(limit)s::bigint AS over
     FROM device WHERE account_id = %(account)s
 )
 UPDATE device SET paused_at = CASE WHEN ranked.over THEN %(now)s::timestamptz END,
@@ -11,10 +13,15 @@ WHERE device.account_id = %(account)s AND device.id = ranked.id
   AND coalesce(ranked.over, false) <> (device.paused_at IS NOT NULL)
 RETURNING device.paused_at IS NOT NULL AS paused;
 
+-- name: enable_device
+-- The account's device is switched on or off by its owner.
+UPDATE device SET enabled = %(enabled)s
+WHERE account_id = %(account)s AND id = %(id)s AND enabled <> %(enabled)s RETURNING id;
+
 -- name: resume_oldest
 -- A device of the account went and left its place to the oldest of those that are paused.
 UPDATE device SET paused_at = NULL, resumed_at = now()
-WHERE id = (SELECT id FROM device WHERE account_id = %(account)s AND paused_at IS NOT NULL
+WHERE id = (SELECT id FROM device WHERE account_id = %(account)s AND paused_at IS NOT NULL AND enabled
             ORDER BY created_at, id LIMIT 1)
 RETURNING id;
 

@@ -22,6 +22,7 @@ from prometheus_client import start_http_server
 from paqett import (
     __version__,
     accounts,
+    backup_commands,
     db,
     devices,
     doctor,
@@ -49,7 +50,6 @@ from paqett.principals import SCOPES
 from paqett.settings import Settings, load
 from paqett.sqlfiles import query
 from paqett.web import server
-from paqett.worker import erasure
 from paqett.worker import process as worker
 
 _ON_WHAT_RUNS_HERE = ("admin", "device", "doctor", "privacy", "simulate")
@@ -212,11 +212,9 @@ def _admin(parser: argparse.ArgumentParser) -> None:
     command.add_argument("--now", action="store_true", help="at once, and nothing undoes it")
     command.set_defaults(run=_with_database(_erase))
     _json_flag(command)
-    command = commands.add_parser(
-        "reapply-erasures", help="after a restore: erase again what was erased since the backup"
-    )
-    command.set_defaults(run=_reapply)
-    _json_flag(command)
+    for command in backup_commands.flags(commands):
+        command.set_defaults(run=_on_its_own(command.get_default("run")))
+        _json_flag(command)
     command = commands.add_parser("list", help="all accounts")
     command.set_defaults(run=_with_database(_list_accounts))
     _json_flag(command)
@@ -529,15 +527,19 @@ async def _erase(conn: db.Connection, _: Settings, arguments: argparse.Namespace
     return await closing.ask(conn, account.id, "operator", datetime.now(UTC), at_once=arguments.now)
 
 
-def _reapply(settings: Settings, arguments: argparse.Namespace) -> int:
-    async def run() -> erasure.Reapplied:
-        from paqett.app import services  # noqa: PLC0415 - as above
+def _on_its_own(
+    action: Callable[[Settings, argparse.Namespace], Awaitable[Any]],
+) -> Callable[[Settings, argparse.Namespace], int]:
+    """An action that opens what it needs itself."""
 
-        async with services(settings, "admin") as opened:
-            return await erasure.reapply(opened)
+    async def run(settings: Settings, arguments: argparse.Namespace) -> None:
+        _show(await action(settings, arguments), arguments)
 
-    _show(asyncio.run(run()), arguments)
-    return 0
+    def start(settings: Settings, arguments: argparse.Namespace) -> int:
+        asyncio.run(run(settings, arguments))
+        return 0
+
+    return start
 
 
 async def _list_accounts(conn: db.Connection, _: Settings, __: argparse.Namespace) -> Any:

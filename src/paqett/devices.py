@@ -54,7 +54,8 @@ class Stored(msgspec.Struct, frozen=True):
     `thing_name` is the user's own identifier of it; `report_interval` is in seconds; `attributes`
     are what the device says of itself. `secret_used_at` is when its secret was last accepted, over
     MQTT or HTTP (to the minute), and `secret_used_ip` from where. A device is paused, and cut off,
-    from `paused_at` on where the account's plan has room for its older devices only.
+    from `paused_at` on where the account's plan has room for its older devices only, or where it is
+    not `enabled`, which its owner decides.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Stored(msgspec.Struct, frozen=True):
     attributes: dict[str, Any]
     created_at: datetime
     paused_at: datetime | None
+    enabled: bool
     secret_used_at: datetime | None
     secret_used_ip: str | None
 
@@ -137,7 +139,8 @@ def status_of(row: dict[str, Any]) -> tuple[ConnectionStatus, DataStatus]:
     return connection, data
 
 
-def _device(row: dict[str, Any]) -> Device:
+def shown(row: dict[str, Any]) -> Device:
+    """A device's row together with its status's."""
     connection, data = status_of(row)
     return msgspec.convert({**_stored(row), "connection": connection, "data": data}, Device)
 
@@ -257,7 +260,7 @@ async def get(conn: Connection, account: Account, device_id: str) -> Stored:
 
 async def show(conn: Connection, account: Account, device_id: str, now: datetime) -> Device:
     """One device with its status at `now`. Raises `NotFound`."""
-    return _device(await _row(conn, account, device_id, "show_device", now=now))
+    return shown(await _row(conn, account, device_id, "show_device", now=now))
 
 
 async def _row(
@@ -303,7 +306,7 @@ async def list_devices(
         "limit": limit + 1,
     }
     rows = await (await conn.execute(query("list_devices"), values)).fetchall()
-    items = [_device(row) for row in rows[:limit]]
+    items = [shown(row) for row in rows[:limit]]
     last = items[-1] if len(rows) > limit else None
     return Page(items, _write_cursor(last.created_at, last.id) if last else None)
 

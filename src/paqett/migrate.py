@@ -10,7 +10,7 @@ from importlib import resources
 from typing import LiteralString
 
 from procrastinate import __version__ as procrastinate_version
-from psycopg import sql
+from psycopg import errors, sql
 
 from paqett.db import Connection
 from paqett.errors import ConfigurationError, SchemaOutdatedError
@@ -42,7 +42,7 @@ async def migrate(conn: Connection) -> list[str]:
     await conn.execute("SET lock_timeout = '30s'")
     await conn.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
     try:
-        superuser = await _bootstrap(conn)
+        superuser = await bootstrap(conn)
         applied = await _apply_migrations(conn)
         for folder in ("hypertables", "policies"):
             for path in sorted((sql_dir() / folder).glob("*.sql")):
@@ -59,8 +59,11 @@ async def migrate(conn: Connection) -> list[str]:
             await conn.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
 
 
-async def _bootstrap(conn: Connection) -> bool:
-    """What only a superuser can do, where this is one; whether it is."""
+async def bootstrap(conn: Connection) -> bool:
+    """Do what only a superuser can, where this is one, and go on as the owner; whether it is.
+
+    `conn` is in autocommit mode. Raises `ConfigurationError` where somebody else must do it first.
+    """
     superuser = bool(
         await _scalar(conn, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
     )
@@ -109,8 +112,16 @@ async def _applied(conn: Connection) -> dict[str, str]:
 
 
 async def _run(conn: Connection, text: LiteralString) -> None:
-    async with conn.transaction():
-        await conn.execute(text)
+    """Again where another database of the cluster just changed what belongs to all of them."""
+    for patience in range(20, -1, -1):
+        try:
+            async with conn.transaction():
+                await conn.execute(text)
+        except errors.InternalError_ as error:
+            if not patience or "concurrently updated" not in str(error):
+                raise
+        else:
+            return
 
 
 async def _scalar(conn: Connection, text: LiteralString) -> object:

@@ -184,16 +184,23 @@ async def move_slice(conn: Connection, account_id: int, now: datetime) -> bool:
     """Carry the oldest readings that are left over; true while there may be more.
 
     One transaction of the caller's, and one retry does no harm: a slice and how far the move has
-    come are written together. What is no longer readable is erased.
+    come are written together. What is no longer readable is erased. The first slice of a move
+    makes the chunks of the tier it leads to: a query that is planned before a chunk is there would
+    not look into it.
     """
-    await conn.execute(query("lock_move"), {"account": account_id})
     await _note_move(conn, account_id, now)
+    own = {"account": account_id}
+    found = await (await conn.execute(query("await_chunks"), own)).fetchone()
+    await conn.execute(query("lock_move"), own)
     row = await (
         await conn.execute(query("next_slice"), {"account": account_id, "now": now})
     ).fetchone()
     if row is None or row["carried_to"] >= row["until"]:
         return False
     piece = msgspec.convert(row, Slice)
+    if found is None or not found["prepared"]:
+        await _make_chunks(conn, account_id, piece)
+        return True
     span = min(piece.span, piece.longest, piece.until - piece.carried_to)
     rows = await _count(conn, account_id, piece, span)
     while rows >= _MOST and span > _SHORTEST:
@@ -207,6 +214,19 @@ async def move_slice(conn: Connection, account_id: int, now: datetime) -> bool:
     }
     await conn.execute(query("note_slice"), values)
     return True
+
+
+async def _make_chunks(conn: Connection, account_id: int, piece: Slice) -> None:
+    values = {
+        "oldest": max(piece.oldest, piece.carried_to),
+        "source": f"telemetry_{piece.moving_from}", "target": f"telemetry_{piece.tier}",
+    }  # fmt: skip
+    for name in (
+        "unscoped_make_chunks", "unscoped_make_text_chunks", "unscoped_take_back",
+        "unscoped_take_back_texts",
+    ):  # fmt: skip
+        await conn.execute(tier_query(name, piece.moving_from, piece.tier), values)
+    await conn.execute(query("note_chunks"), {"account": account_id})
 
 
 async def _count(conn: Connection, account_id: int, piece: Slice, span: timedelta) -> int:

@@ -9,6 +9,7 @@ import pytest
 
 from leaving import Leaving
 from paqett import db, keys, notices
+from paqett.erasure import steps
 from paqett.principals import SCOPES
 from paqett.readings.directory import Directory
 from paqett.sqlfiles import query
@@ -217,6 +218,28 @@ def test_asked_again_it_only_comes_sooner(leaving: Leaving) -> None:
         assert (await leaving.delete(ada, when="now")).json()["status"] == "erasing"
         await leaving.work()
         assert leaving.rows("SELECT count(*) FROM account") == [(0,)]
+
+    leaving.run(work)
+
+
+def test_a_job_of_a_deletion_that_was_undone_begins_nothing_of_the_next(leaving: Leaving) -> None:
+    """The job looked before the undoing, and goes on after the account was to be deleted again."""
+
+    async def work(leaving: Leaving) -> None:
+        ada = await leaving.person()
+        await leaving.delete(ada, when="now")
+        (first,) = leaving.rows("SELECT id FROM erasure")[0]
+        async with db.transaction(leaving.services.pool) as conn:
+            looked = await steps.find(conn, str(first))
+        assert looked is not None
+        await ada.sign_in()
+        assert (await ada.ask("POST", "/account/deletion/undo")).status_code == 200
+        assert (await leaving.delete(ada)).json()["can_be_undone"] is True
+        async with db.transaction(leaving.services.pool) as conn:
+            assert await steps.begin(conn, looked, leaving.now()) is False
+        assert leaving.rows("SELECT erasing FROM account") == [(False,)]
+        await ada.sign_in()
+        assert (await ada.ask("POST", "/account/deletion/undo")).status_code == 200
 
     leaving.run(work)
 

@@ -20,6 +20,7 @@ from belongings import Belongings, Wanted
 from leaving import TIERS, Leaving
 from paqett import accounts, db, devices
 from paqett.erasure import steps, sweep
+from paqett.exports import records
 from paqett.worker import erasure
 from stacks import until
 from support import at, create, drop
@@ -151,6 +152,7 @@ _KILLED = """
 import asyncio, sys
 from paqett import app
 from paqett.erasure import steps, sweep
+from paqett.exports import records
 from paqett.settings import load
 from paqett.worker import erasure
 sweep.MOST_ROWS = steps.MOST_ROWS = 3
@@ -341,3 +343,31 @@ def test_what_comes_in_the_last_moment_is_erased_too(leaving: Leaving, monkeypat
     leaving.run(work)
     assert next(times) == 2
     assert belongings.traces(leaving.url, made, leaving.folder) == []
+
+
+@pytest.mark.parametrize("name", ["finish", "erase_rows"])
+def test_an_archive_that_is_finished_in_the_last_moment_goes_too(
+    leaving: Leaving, monkeypatch: Any, name: str
+) -> None:
+    """Whoever is still signed in may ask for one until the account's row is gone."""
+    made = belongings.make(leaving.url, Wanted(devices=0), 1, leaving.folder)
+    step, times = getattr(steps, name), itertools.count()
+    folder = leaving.folder / "exports"
+
+    async def late(*given: Any) -> Any:
+        if next(times) == 0:
+            (number,) = leaving.rows(
+                "INSERT INTO export (account_id, format, status, created_at)"
+                " VALUES (%s, 'csv', 'ready', now()) RETURNING id", made.account,
+            )[0]  # fmt: skip
+            records.file_of(folder, made.account, number).write_bytes(b"everything")
+        return await step(*given)
+
+    monkeypatch.setattr(steps, name, late)
+
+    async def work(leaving: Leaving) -> None:
+        await leaving.erase(made.account)
+
+    leaving.run(work)
+    assert next(times) >= 2
+    assert records.files_of(folder, made.account) == []

@@ -47,6 +47,7 @@ def entry_of(clock: str = "device") -> Entry:
         "account_id": 1,
         "tier": "own",
         "moving_from": None,
+        "closing": False,
         "retention_us": RETENTION,
         "clock": clock,
     }

@@ -105,6 +105,7 @@ def fill(url: str, account: int, device: str, mark: str) -> None:
         ),
         "mail_day": "(account_id, day, mails) VALUES (%(a)s, now(), 3)",
         "notification_preference": "(account_id, kind, mail) VALUES (%(a)s, 'usage', false)",
+        "move": "(account_id, begun_at, carried_to, until) VALUES (%(a)s, now(), now(), now())",
         "usage_warning": "(account_id, day, level) VALUES (%(a)s, now(), 80)",
         "api_key": (
             "(account_id, name, hint, hash, scopes) VALUES (%(a)s, %(m)s, 'pqt_x',"
@@ -688,3 +689,26 @@ def test_rows_become_lines() -> None:
     assert json.loads(line) == {
         "a": None, "b": [1, "x"], "c": True, "d": 'q"', "e": "\\xff1", "f": day,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1", "=cmd|' /C calc'!A0", "@SUM(1)", "+cmd|'x'!A0", "-2+3+cmd|'x'!A0", "\t=1", "\r=1",
+        "\n=1", '=HYPERLINK("http://evil.example","look")', "\uff1d1+1",
+    ],
+)  # fmt: skip
+def test_no_text_of_an_archive_is_a_formula_in_a_spreadsheet(text: str) -> None:
+    """Devices, webhooks and whoever signs in with some agent write into it, too."""
+    (row,) = csv.reader(io.StringIO(archive.lines("csv", [{"a": text}]).decode(), newline=""))
+    assert row == [f"'{text}"]
+    series = readings.Series(1, "d", text, "number", False)
+    (row,) = csv.reader(io.StringIO(readings._middle("csv", series), newline=""))
+    assert row[:3] == ["Z", "d", f"'{text}"]
+    (line,) = archive.lines("ndjson", [{"a": text}]).splitlines()
+    assert json.loads(line) == {"a": text}
+
+
+def test_numbers_and_names_of_an_archive_are_as_they_were() -> None:
+    row = {"a": -0.5, "b": "-12", "c": "+49123", "d": "-dev_1", "e": "a=b", "f": "-1.5e-7", "g": -3}
+    assert archive.lines("csv", [row]) == b"-0.5,-12,+49123,-dev_1,a=b,-1.5e-7,-3\n"

@@ -77,7 +77,8 @@ async def begin(conn: Connection, work: Work, now: datetime) -> bool:
         await conn.execute(query("lock_directory"))
         # a slice of a move that is under way ends first, and is the last
         await conn.execute(query("lock_move"), {"account": work.account_id})
-        begun = await conn.execute(query("begin_erasure"), {"account": work.account_id})
+        which = {"account": work.account_id, "erasure": work.id}
+        begun = await conn.execute(query("begin_erasure"), which)
         if begun.rowcount != 1:
             return False
     values = {"erasure": work.id, "now": now}

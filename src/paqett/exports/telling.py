@@ -33,7 +33,9 @@ Files
 """
 _FORMS = {
     "ndjson": "Each line is one JSON object (NDJSON).",
-    "csv": "The first line names the columns (CSV); lists and objects in it are JSON.",
+    "csv": "The first line names the columns (CSV); lists and objects in it are JSON.\n"
+    "A text that a spreadsheet would run as a formula has a ' before it; in an archive\n"
+    "of NDJSON every text is as it was.",
 }
 
 

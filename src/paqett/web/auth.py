@@ -101,13 +101,15 @@ class AccountClosing(Problem):
 
 
 class DevicePaused(DeviceDisabled):
-    """The account's plan has room for its older devices only."""
+    """Its owner switched it off, or the account's plan has room for its older devices only."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, enabled: bool) -> None:
         Problem.__init__(
             self,
             "The device is paused: the account's plan has room for its older devices only."
-            " A larger plan, or deleting another device, makes room for it.",
+            " A larger plan, or deleting another device, makes room for it."
+            if enabled
+            else "The device was switched off by its owner, who can switch it on again.",
         )
 
 

@@ -9,7 +9,7 @@ from litestar import Controller, Request, delete, get, patch, post
 from litestar.datastructures import State
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from paqett import db, devices
+from paqett import db, devices, pauses
 from paqett.accounts import Account
 from paqett.app import Services
 from paqett.db import Connection
@@ -34,6 +34,7 @@ class DeviceChange(msgspec.Struct, forbid_unknown_fields=True):
     tags: Tags | msgspec.UnsetType = msgspec.UNSET
     report_interval: Seconds | msgspec.UnsetType | None = msgspec.UNSET
     clock: Literal["device", "server"] | msgspec.UnsetType = msgspec.UNSET
+    enabled: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Secret(msgspec.Struct):
@@ -132,10 +133,14 @@ class DeviceController(Controller):
     async def update_device(
         self, request: _Request, device_id: FromPath[str], data: JSONBody[DeviceChange]
     ) -> Device:
-        """Change a device."""
+        """Change a device; one that is not `enabled` is paused and cut off, and takes no place."""
         changes = {k: v for k, v in msgspec.structs.asdict(data).items() if v is not msgspec.UNSET}
-        now = request.app.state.services.clock()
+        services: Services = request.app.state.services
+        now = services.clock()
         async with of_device(request, device_id) as (conn, account):
+            if "enabled" in changes:
+                plan, wanted = services.plans[account.plan], changes.pop("enabled")
+                await pauses.enable(conn, account.id, device_id, plan, now, enabled=wanted)
             return await devices.update(conn, account, device_id, changes, now)
 
     @delete("/{device_id:str}", **needs("devices:write"))

@@ -151,7 +151,8 @@ def _missing(
         (b"x-request-id", visit.request_id.encode()),
         *((name.lower().encode(), value.encode()) for name, value in visit.limits.items()),
     ]
-    if _is_api(scope) or message["status"] >= 400:
+    # a browser keeps what it is not told to forget, and an archive is everything of a person
+    if _is_api(scope) or visit.principal is not None or message["status"] >= 400:
         wanted.append((b"cache-control", b"no-store"))
     return [(name, value) for name, value in wanted if name not in present]
 

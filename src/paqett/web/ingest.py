@@ -93,7 +93,7 @@ async def receive(request: Request[Any, Any, State], device_id: str) -> Stored:
     async with db.transaction(services.pool) as conn:
         device = await devices.get(conn, principal.account, device_id)
     if device.paused_at is not None:
-        raise DevicePaused
+        raise DevicePaused(enabled=device.enabled)
     report = await request.app.state.door.store(device_id, body, form)
     if report.unknown:
         raise NotFound(f"There is no device {device_id[:16]}.")

@@ -88,8 +88,8 @@ class _Reader(msgspec.Struct, frozen=True):
             return await read.read_page(conn, self.principal.account, query, self.now, limit, after)
 
 
-async def answer(request: _Request, asked: Asked) -> Response[Any]:
-    """The answer in the form the client accepts.
+async def answer(request: _Request, asked: Asked, media_type: str | None = None) -> Response[Any]:
+    """The answer in the form the client accepts, or in the one that is given.
 
     Raises `NotFound` for a device the key may not see, `Invalid`, and `QueryCanceled` at the
     statement timeout; once a stream has begun, whatever goes wrong breaks the connection.
@@ -99,7 +99,7 @@ async def answer(request: _Request, asked: Asked) -> Response[Any]:
     for device_id in asked.devices:
         allowed(principal, device_id)
     reader = _Reader(services, principal, services.clock())
-    media_type = tables.accepted(request)
+    media_type = media_type or tables.accepted(request)
     wanted = settle(asked, reader.now)
     streamed = media_type != tables.JSON and asked.limit is None
     limit = _STREAMED_ROWS if streamed else asked.limit or DEFAULT_LIMIT

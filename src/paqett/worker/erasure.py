@@ -199,6 +199,8 @@ async def _drop_rows(services: Services, work: Work) -> None:
 async def _finish(services: Services, work: Work) -> None:
     """A last look at everything; what is there again goes once more."""
     while True:
+        # whoever was still signed in may have had an archive made after the files were dropped
+        await _drop_files(services, work)
         try:
             async with transaction(services.pool) as conn:
                 await steps.finish(conn, work, services.clock())

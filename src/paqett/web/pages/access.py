@@ -7,7 +7,6 @@ of another site could otherwise sign somebody in to an account that is not their
 """
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from litestar import Request
 from litestar.handlers.base import BaseRouteHandler
@@ -112,7 +111,7 @@ async def _own_site(connection: auth.Connection, _: BaseRouteHandler) -> None:
             raise ForeignForm
         return
     origin = connection.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != connection.headers.get("host"):
+    if origin is not None and origin.partition("://")[2] != connection.headers.get("host"):
         raise ForeignForm
 
 

@@ -35,7 +35,7 @@ async def _devices(request: _Request) -> list[Device]:
 async def alert_page(
     request: _Request,
     wanted: Annotated[conditions.State | None, QueryParameter(name="state")] = None,
-    rule: FromQuery[int | None] = None,
+    rule: Annotated[int | None, QueryParameter(ge=1, le=2_147_483_647)] = None,
     cursor: Annotated[str | None, QueryParameter(max_length=20)] = None,
 ) -> Template:
     """The rules, and alerts newest first."""

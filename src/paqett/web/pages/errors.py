@@ -14,7 +14,9 @@ def wants_page(request: _Request) -> bool:
     """Whether a person is looking: by `Accept`, outside the API, and where a handler says so."""
     if request.app.template_engine is None or "text/html" not in request.headers.get("accept", ""):
         return False
-    return not request.url.path.startswith(("/api/", "/hooks/")) or bool(_opt(request, "page"))
+    # not by `request.url`, which cannot be read where a client sent a host that is none
+    path: str = request.scope["path"]
+    return not path.startswith(("/api/", "/hooks/")) or bool(_opt(request, "page"))
 
 
 def page(

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from jinja2 import pass_context
 from jinja2.runtime import Context
@@ -97,6 +98,15 @@ def briefly(context: Context, moment: datetime | None, none: str = "never") -> M
     )
 
 
+@pass_context
+def exactly(context: Context, moment: datetime) -> Markup:
+    """A moment to the second in the person's time zone, for tables of readings."""
+    local = moment.astimezone(ZoneInfo(context["view"].time_zone))
+    return Markup('<time datetime="{}">{}</time>').format(
+        moment.isoformat(), local.strftime("%Y-%m-%d %H:%M:%S")
+    )
+
+
 def words(text: str) -> Markup:
     """Paragraphs of plain text."""
     return Markup("").join(Markup("<p>{}</p>").format(part) for part in text.split("\n\n") if part)
@@ -109,6 +119,7 @@ FILTERS = {
     "plural": plural,
     "when": when,
     "briefly": briefly,
+    "exactly": exactly,
     "lasting": lasting,
     "words": words,
 }

@@ -17,14 +17,17 @@ from paqett import __version__, oauth
 from paqett.accounts import Profile
 from paqett.app import Services
 from paqett.web import assets, auth
-from paqett.web.pages import access, formats
+from paqett.web.pages import access, formats, health, plots, sparks
 from paqett.web.pages.forms import Form
 from paqett.web.pages.words import DONE
 
 FOLDER = Path(__file__).parents[1] / "templates"
-HOME = "/settings"
+HOME = "/overview"
 """Where people land after signing in."""
 SECTIONS = (
+    ("Overview", "/overview"),
+    ("Devices", "/devices"),
+    ("Explore", "/explore"),
     ("Alerts", "/alerts"),
     ("Notices", "/notices"),
     ("Plan", "/settings/plan"),
@@ -62,7 +65,10 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.globals |= {"static": assets.url, "sections": SECTIONS}
+    made.globals |= {"buckets": plots.BUCKETS, "aggregates": plots.AGGREGATES}
     made.filters |= formats.FILTERS
+    made.filters |= {"health": health.health, "event": health.event, "spark": sparks.spark}
+    made.filters |= {"field_time": plots.field_time}
     return made
 
 
@@ -89,13 +95,14 @@ def render(
 def done(request: _Request, path: str, word: str | None = None, **more: str) -> Redirect:
     """After a form: to a page that can be loaded again, which says what was done."""
     asked = {**({"done": word} if word else {}), **more}
-    target = f"{path}?{urlencode(asked)}" if asked else path
+    target = f"{path}{'&' if '?' in path else '?'}{urlencode(asked)}" if asked else path
     return Redirect(target, status_code=303, cookies=_cookies(request))
 
 
 def sign_in_first(request: _Request) -> Redirect:
     """To the sign-in, and back here afterwards where here is a page that can be opened."""
-    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    query = request.scope["query_string"].decode("latin-1")
+    path = request.scope["path"] + (f"?{query}" if query else "")
     back = f"?next={quote(path)}" if request.method in ("GET", "HEAD") and path != "/" else ""
     return Redirect(f"/sign-in{back}", status_code=303)
 
@@ -118,7 +125,7 @@ def _view(request: _Request) -> View:
     services: Services = request.app.state.services
     settings = services.settings
     person = access.person_of(request)
-    path = request.url.path
+    path = request.scope["path"]
     return View(
         person=person,
         csrf=access.csrf_of(request),

@@ -67,6 +67,10 @@ DONE = {
     "rule_saved": "The rule is saved.",
     "rule_deleted": "The rule is deleted; its past alerts stay listed.",
     "webhook_deleted": "The webhook is deleted.",
+    "device_deleted": "The device is gone and cut off; its readings are being erased.",
+    "metric_deleted": "The metric is gone; its readings are being erased.",
+    "view_saved": "The view is saved.",
+    "view_deleted": "The view is deleted; its devices and readings stay.",
     "export_asked": "Your archive is being made. You get a notice when it is ready.",
     "deletion_undone": "The deletion is undone. Devices may connect again; make new API keys.",
 }

@@ -13,3 +13,10 @@ for (const button of document.querySelectorAll("[data-copy]")) {
     button.textContent = "Copied";
   });
 }
+for (const file of document.querySelectorAll("input[type=file][data-into]")) {
+  const target = document.getElementById(file.dataset.into);
+  file.closest(".field").hidden = false;
+  file.addEventListener("change", async () => {
+    if (file.files.length) target.value = await file.files[0].text();
+  });
+}
