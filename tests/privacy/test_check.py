@@ -1,5 +1,6 @@
 """`paqett privacy check`: it passes where promises are kept, and can fail at each of them."""
 
+import asyncio
 import json
 import os
 from datetime import timedelta
@@ -15,7 +16,7 @@ from paqett.audit import report
 from paqett.audit.report import Report
 from paqett.erasure import tombstones
 from paqett.erasure.tombstones import Tombstone
-from paqett.worker import mail, privacy, upkeep
+from paqett.worker import mail, privacy, process, upkeep
 from post import Postman, plain
 from support import Tenant, in_database, make_tenant
 
@@ -363,7 +364,6 @@ def test_the_worker_checks_every_week_keeps_the_report_and_tells_the_operator(
         for _ in range(2):  # ordered once
             postman.do(privacy.order_check)
         waiting = postman.rows("SELECT count(*) FROM procrastinate_jobs WHERE status = 'todo'")
-        postman.due()
         postman.work()
         assert postman.rows("SELECT count(*) FROM procrastinate_jobs WHERE status = 'todo'") == [
             (0,)
@@ -392,6 +392,22 @@ def test_the_worker_checks_every_week_keeps_the_report_and_tells_the_operator(
     assert postman.rows("SELECT passed FROM privacy_check ORDER BY id") == [
         (True,), (False,), (True,),
     ]  # fmt: skip
+
+
+def test_a_worker_that_has_run_for_a_while_checks(postman, monkeypatch) -> None:
+    monkeypatch.setattr(process, "_CATCH_UP_S", 0.0)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        working = asyncio.create_task(process.run(postman.settings, stop))
+        async with asyncio.timeout(60):
+            while not working.done() and not postman.rows("SELECT FROM privacy_check"):  # noqa: ASYNC110 - a row says when
+                await asyncio.sleep(0.1)
+        stop.set()
+        await working
+
+    asyncio.run(run())
+    assert postman.rows("SELECT passed FROM privacy_check") == [(True,)]
 
 
 def test_the_command_prints_a_report_and_fails_where_something_did(
@@ -425,7 +441,6 @@ def test_the_workers_role_may_look_at_all_of_it(bare_database_url, tmp_path: Pat
     worker = Postman(f"postgresql://{name}_worker:x@{host}", tmp_path)
     assert failures(checked(worker)) == set()
     worker.do(privacy.order_check)
-    worker.due()
     worker.work()
     assert superuser.rows("SELECT passed FROM privacy_check") == [(True,)]
     with psycopg.connect(bare_database_url) as conn:

@@ -32,7 +32,7 @@ def of_folder(kept: Register, folder: Path) -> list[Finding]:
     strange = Counter(_place(kept, path) for path in register.unlisted(kept, paths))
     if strange:
         return [
-            Finding("register", "data folder", False, f"{files} unknown files in {place}", mend)
+            Finding("register", "data folder", False, f"unknown files in {place}: {files}", mend)
             for place, files in sorted(strange.items())
         ]
     return [Finding("register", "data folder", True, f"{len(paths)} files, each of them known")]

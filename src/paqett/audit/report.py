@@ -34,8 +34,10 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def of(findings: Iterable[Finding], at: datetime) -> Report:
-    """The report of these findings."""
-    found = list(findings)
+    """The report of these findings, those of one check together."""
+    given = list(findings)
+    checks = list(dict.fromkeys(finding.check for finding in given))
+    found = sorted(given, key=lambda finding: checks.index(finding.check))
     failed = sum(not finding.passed for finding in found)
     return Report(at, __version__, failed == 0, len(found), failed, found)
 

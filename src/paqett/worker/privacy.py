@@ -25,7 +25,6 @@ from paqett.worker.upkeep import EVERY_S, USAGE_EVERY_S, kept
 
 _logger = log.get("privacy")
 _EVERY = timedelta(days=7)
-_AFTER_S = 1800.0  # what a worker that was away has to catch up with is done by then
 _TIMEOUT_S = 300.0
 _ENDING = timedelta(minutes=10)
 _LOGS_SLACK = timedelta(days=2)  # a day's file is put away on the next day
@@ -58,7 +57,7 @@ async def order_check(services: Services) -> None:
         values = {"before": services.clock() - _EVERY}
         row = await (await conn.execute(query("unscoped_privacy_check_due"), values)).fetchone()
         if row and row["due"]:
-            await jobs.defer(conn, "check_privacy", after_s=_AFTER_S)
+            await jobs.defer(conn, "check_privacy")
 
 
 async def check(services: Services) -> Report:

@@ -41,6 +41,7 @@ _WEBHOOKS_AT_A_TIME = 16
 _LOOK_FOR_JOBS_EVERY_S = 1.0
 _EXPORT_STOPS_S = 1.0
 _EXPORTS_EVERY_S = 30.0
+_CATCH_UP_S = 1800.0  # what a worker that was away has to make good is done by then
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -70,6 +71,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             asyncio.create_task(_every(seconds, task, open_services))
             for seconds, task in [*_rounds(app, settings), (_DUE_EVERY_S, alerts.tell)]
         ]
+        checking = _every(upkeep.EVERY_S, privacy.order_check, open_services, _CATCH_UP_S)
+        rounds.append(asyncio.create_task(checking))
         await until_stopped([*working, *rounds], stop)
         for task in (*working, *rounds):
             task.cancel()
@@ -140,7 +143,6 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
         (upkeep.EVERY_S, upkeep.erase_unconfirmed),
         (upkeep.EVERY_S, erasure.forget),
         (_ERASE_EVERY_S, erasure.erase_due),
-        (upkeep.EVERY_S, privacy.order_check),
     ]
 
 
@@ -159,7 +161,10 @@ def register(app: App, open_services: Services) -> None:
         raise NotRetried(f"the readings of account {account_id} take long to move: see the log")
 
 
-async def _every(seconds: float, task: _Round, open_services: Services) -> None:
+async def _every(
+    seconds: float, task: _Round, open_services: Services, first_after_s: float = 0
+) -> None:
+    await asyncio.sleep(first_after_s)
     while True:
         try:
             await task(open_services)
