@@ -7,8 +7,10 @@ at hand, else a cluster made from this machine's binaries.
 import os
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import structlog
 
 # hooks: pytest finds them here
 from leaks import pytest_configure, pytest_runtest_makereport  # noqa: F401
@@ -27,6 +29,23 @@ from support import (
     own_cluster,
     with_url,
 )
+
+_configure = structlog.configure
+
+
+def _configure_loosely(**how: Any) -> None:
+    _configure(**{**how, "cache_logger_on_first_use": False})
+
+
+structlog.configure = _configure_loosely
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A test that configures logging, as every command does, does so for itself alone."""
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 @pytest.fixture(scope="session")

@@ -151,7 +151,9 @@ def test_a_chart_shows_gaps_zooms_and_asks_for_a_finer_bucket(
         )
         assert "from=" in page.url
         assert "from=" in page.get_attribute("a[data-follows=exact]", "href")
-        # hovering tells the values
+        # hovering tells the values; what was chosen stands above the chart now
+        box = page.locator(".u-over").bounding_box()
+        assert box is not None
         page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 60)
         page.wait_for_function(
             "() => [...document.querySelectorAll('.u-value')].some(v => /[0-9]/.test(v.innerText))"
