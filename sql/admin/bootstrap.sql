@@ -41,3 +41,26 @@ BEGIN
             place, db || '_owner', db || '_api', db || '_ingest', db || '_worker');
     END LOOP;
 END $$;
+
+-- Of a table that became empty PostgreSQL keeps the samples it has, the last owner's values among
+-- them, and ANALYZE does not take them away. Nobody but a superuser can; where none migrates, they
+-- go with the table's next rows.
+CREATE OR REPLACE FUNCTION public.forget_samples(part regclass) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found boolean;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_class WHERE oid = part AND relkind = 'r' AND relowner =
+                   (SELECT relowner FROM pg_class WHERE oid = to_regclass('public.account'))) THEN
+        RAISE insufficient_privilege USING MESSAGE = format('%s is no table of ours', part);
+    END IF;
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s)', part) INTO found;
+    IF NOT found THEN
+        DELETE FROM pg_statistic WHERE starelid = part;
+    END IF;
+END $$;
+REVOKE EXECUTE ON FUNCTION public.forget_samples(regclass) FROM PUBLIC;
+DO $$ BEGIN
+    EXECUTE format('GRANT EXECUTE ON FUNCTION public.forget_samples(regclass) TO %I',
+        current_database() || '_owner');
+END $$;

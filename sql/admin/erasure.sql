@@ -55,6 +55,8 @@ CREATE OR REPLACE FUNCTION analyze_account_tables() RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     part name;
+    chunk regclass;
+    forgets boolean := to_regproc('forget_samples') IS NOT NULL;
 BEGIN
     FOR part IN
         SELECT unnest('{account, job_error, procrastinate_jobs}'::name[])
@@ -62,6 +64,13 @@ BEGIN
         UNION ALL SELECT 'telemetry_' || name || '_text' FROM tier
     LOOP
         EXECUTE format('ANALYZE %I', part);
+        CONTINUE WHEN NOT forgets;
+        PERFORM forget_samples(quote_ident(part)::regclass);
+        IF part LIKE 'telemetry\_%' THEN
+            FOR chunk IN SELECT show_chunks(quote_ident(part)::regclass) LOOP
+                PERFORM forget_samples(chunk);
+            END LOOP;
+        END IF;
     END LOOP;
 END $$;
 

@@ -184,7 +184,7 @@ def _rule(row: dict[str, Any]) -> Rule:
 
 def draft(wanted: RuleIn, now: datetime) -> Rule:
     """The rule as it would be, stored nowhere: to see what it would have done. Raises `Invalid`."""
-    columns = {**_columns(wanted), "id": 0, "created_at": now}
+    columns = {**_columns(wanted), "id": 0, "paused_at": None, "created_at": now}
     renamed = {"device_id": columns["device"], "for_s": columns["for"]}
     return _rule({**columns, **renamed})
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from paqett import notices
+from paqett.web.pages import view
 from people import PASSWORD
 from site_of_tests import Eyes, Member, Site
 
@@ -306,7 +307,7 @@ def test_signing_in_leads_to_no_other_site(site: Site, place: str) -> None:
     site.member("zoe", password=PASSWORD)
     answer = site.post("/sign-in", email="zoe@example.org", password=PASSWORD, next=place)
     assert answer.status_code == 303
-    assert answer.headers["location"].startswith("/settings")
+    assert answer.headers["location"].startswith(view.HOME)
 
 
 def test_registering_confirming_and_resetting_on_pages(eyes: Eyes, site: Site) -> None:

@@ -85,3 +85,13 @@ def test_every_kind_of_validation_message_has_words() -> None:
         said = words.in_words(message)
         assert said.endswith(".")
         assert "`" not in said
+
+
+@pytest.mark.parametrize(
+    ("value", "typed"),
+    [(1234567.8, "1234567.8"), (0.1, "0.1"), (21.0, "21"), (-3, "-3"), (1e300, "1e+300")],
+)
+def test_a_level_of_a_rule_is_sent_back_as_it_was(value: float, typed: str) -> None:
+    """Opening a rule's form and saving it changes no digit."""
+    assert rules.level(value) == typed
+    assert number(typed, "threshold") == value

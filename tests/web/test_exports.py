@@ -107,6 +107,10 @@ def fill(url: str, account: int, device: str, mark: str) -> None:
         "notification_preference": "(account_id, kind, mail) VALUES (%(a)s, 'usage', false)",
         "move": "(account_id, begun_at, carried_to, until) VALUES (%(a)s, now(), now(), now())",
         "usage_warning": "(account_id, day, level) VALUES (%(a)s, now(), 80)",
+        "view": (
+            "(account_id, name, shown, created_at, changed_at)"
+            " VALUES (%(a)s, %(m)s, 's=it', now(), now())"
+        ),
         "api_key": (
             "(account_id, name, hint, hash, scopes) VALUES (%(a)s, %(m)s, 'pqt_x',"
             " %(m)s::bytea, '{export}')"

@@ -70,10 +70,10 @@ def span(seconds: int) -> str:
 
 
 def level(value: float | bool | None) -> str:
-    """As it is typed."""
+    """As it is typed, every digit of it: the form sends back what it was shown."""
     if value is None:
         return ""
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
+    return str(value).lower() if isinstance(value, bool) else repr(value).removesuffix(".0")
 
 
 def in_words(rule: Rule, devices: Sequence[Device]) -> str:
