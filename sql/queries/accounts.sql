@@ -1,7 +1,7 @@
 -- name: create_account
 -- A new account by an operator; its number is its account_id everywhere.
-INSERT INTO account (email, plan, tier, email_verified_at)
-VALUES (%(email)s, %(plan)s, %(tier)s, now())
+INSERT INTO account (email, plan, tier, email_verified_at, policy_told)
+VALUES (%(email)s, %(plan)s, %(tier)s, now(), %(policy_told)s)
 ON CONFLICT DO NOTHING
 RETURNING id, email, plan, tier, moving_from, readable_from, disabled_at, closing_at;
 
@@ -91,13 +91,14 @@ UPDATE account SET operator = %(operator)s WHERE id = %(account)s;
 -- name: register
 -- A registration nobody has confirmed is replaced by the next one of the account's address.
 INSERT INTO account AS old (email, plan, tier, password_hash, first_name, surname, time_zone,
-                            age_confirmed_at, policy_version, policy_accepted_at, created_at)
+                            age_confirmed_at, policy_version, policy_accepted_at, policy_told, created_at)
 VALUES (%(email)s, %(plan)s, %(tier)s, %(hash)s, %(first_name)s, %(surname)s, %(time_zone)s,
-        %(now)s, %(policy_version)s, %(now)s, %(now)s)
+        %(now)s, %(policy_version)s, %(now)s, %(policy_version)s, %(now)s)
 ON CONFLICT (lower(email)) DO UPDATE SET password_hash = EXCLUDED.password_hash,
     first_name = EXCLUDED.first_name, surname = EXCLUDED.surname, time_zone = EXCLUDED.time_zone,
     age_confirmed_at = EXCLUDED.age_confirmed_at, policy_version = EXCLUDED.policy_version,
-    policy_accepted_at = EXCLUDED.policy_accepted_at, created_at = EXCLUDED.created_at
+    policy_accepted_at = EXCLUDED.policy_accepted_at, policy_told = EXCLUDED.policy_told,
+    created_at = EXCLUDED.created_at
 WHERE old.email_verified_at IS NULL
 RETURNING id;
 

@@ -44,7 +44,7 @@ SELECT array_agg(time), array_agg(series_id), array_agg(value) FROM (
 -- Your account: the account's rows of account.
 SELECT id, email, plan, tier, moving_from, readable_from, tier_due_at, tier_told_days, created_at,
        first_name, surname, time_zone, email_verified_at, age_confirmed_at, policy_version, policy_accepted_at,
-       operator, disabled_at, pending_email, closing_at, erasing
+       policy_told, operator, disabled_at, pending_email, closing_at, erasing
 FROM account WHERE id = %(account)s;
 
 -- name: archive_identities

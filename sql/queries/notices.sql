@@ -79,6 +79,17 @@ SELECT id, email, pending_email, first_name, time_zone, email_verified_at IS NOT
        disabled_at IS NOT NULL AS disabled, closing_at IS NOT NULL AS closing, unsubscribe_secret
 FROM account WHERE id = %(account)s;
 
+-- name: unscoped_claim_policy_change
+-- Some who were not told of a version of the privacy policy, whosesoever they are, and are told of
+-- it in this transaction; another worker takes others.
+WITH claimed AS MATERIALIZED (
+    SELECT id FROM account
+    WHERE policy_told < %(version)s AND email_verified_at IS NOT NULL AND closing_at IS NULL
+    ORDER BY id LIMIT %(most)s FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE account SET policy_told = %(version)s FROM claimed WHERE account.id = claimed.id
+RETURNING account.id;
+
 -- name: unscoped_forget_notices
 -- Notices have their time, whosesoever they are: security records a shorter one, and those about
 -- devices, which name values, no longer than their account's tier.

@@ -8,6 +8,7 @@ from zoneinfo import available_timezones
 import msgspec
 from psycopg import errors
 
+from paqett import policy
 from paqett.db import Connection
 from paqett.errors import Conflict, Invalid, NotFound
 from paqett.plans import Plan
@@ -94,7 +95,12 @@ async def create(conn: Connection, email: str, plan: Plan) -> Account:
 
     Raises `Conflict` where the address has one.
     """
-    values = {"email": email, "plan": plan.name, "tier": plan.tier}
+    values = {
+        "email": email,
+        "plan": plan.name,
+        "tier": plan.tier,
+        "policy_told": policy.in_force_day(),
+    }
     row = await (await conn.execute(query("create_account"), values)).fetchone()
     if row is None:
         raise Conflict(f"There is an account with the address {email} already.")

@@ -132,6 +132,13 @@ EVENTS: dict[str, Event] = {
         " so no more are sent there. Mend it and send a test: a test that succeeds lets it go on.",
         {"Name": "name", "Address": "host", "The last time": "error"},
     ),
+    "policy_changed": Event(
+        "security",
+        "The privacy policy has changed",
+        "A new version of the privacy policy has been in force since {version}. What changed:"
+        " {changed} Earlier versions stay readable below it.",
+        page=("Read the privacy policy", "/privacy"),
+    ),
     "account_disabled": Event(
         "security",
         "Your account was disabled",

@@ -4,16 +4,13 @@ from datetime import datetime
 
 import msgspec
 
-from paqett import accounts, mails
+from paqett import accounts, mails, policy
 from paqett.accounts import Email, PersonName
 from paqett.db import Connection
 from paqett.errors import Invalid
 from paqett.plans import Plan
 from paqett.sqlfiles import query
 from paqett.tokens import Token
-
-# The privacy policy a new account accepts: the day it came into force.
-POLICY_VERSION = "2026-11-25"
 
 
 class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,7 +75,7 @@ async def _keep(
         "first_name": wanted.first_name,
         "surname": wanted.surname,
         "time_zone": wanted.time_zone,
-        "policy_version": POLICY_VERSION,
+        "policy_version": policy.in_force_day(),
         "now": now,
     }
     row = await (await conn.execute(query("register"), values)).fetchone()

@@ -15,7 +15,18 @@ from paqett.db import transaction
 from paqett.errors import NotRetried, PaqettError
 from paqett.settings import Settings
 from paqett.sqlfiles import query
-from paqett.worker import alerts, billing, erasure, exports, mail, privacy, queue, upkeep, webhooks
+from paqett.worker import (
+    alerts,
+    billing,
+    erasure,
+    exports,
+    mail,
+    policy,
+    privacy,
+    queue,
+    upkeep,
+    webhooks,
+)
 
 _logger = log.get("worker")
 _oldest = Gauge("paqett_tier_oldest_reading_age_seconds", "Age of the oldest reading.", ["tier"])
@@ -134,6 +145,7 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
         (upkeep.EVERY_S, upkeep.forget_attempts),
         (upkeep.EVERY_S, upkeep.end_sessions),
         (upkeep.EVERY_S, upkeep.forget_streams),
+        (policy.EVERY_S, policy.tell),
         (upkeep.EVERY_S, mail.forget_mails),
         (upkeep.EVERY_S, upkeep.forget_notices),
         (upkeep.EVERY_S, upkeep.forget_sessions),

@@ -1,8 +1,4 @@
-"""`/privacy`: the policy, whose figures and names are those of the code, settings and plans.
-
-A version is a file of `templates/privacy/`, named after the day it came into force; the first is
-the text from before there were days. When the words change, a file is added and none is edited.
-"""
+"""`/privacy`: the policy, whose figures and names are those of the code, settings and plans."""
 
 from typing import Any
 
@@ -12,20 +8,16 @@ from litestar.datastructures import State
 from litestar.params import FromPath
 from litestar.response import Template
 
-from paqett import db, oauth, register
+from paqett import db, oauth, policy, register
 from paqett.app import Services
 from paqett.billing import overview
 from paqett.errors import ConfigurationError, NotFound
-from paqett.registration import POLICY_VERSION
 from paqett.settings import Settings
 from paqett.web import auth
 from paqett.web.oauth import HELD_S, cookie_name
 from paqett.web.pages import access, view
 
 _Request = Request[Any, Any, State]
-_FOLDER = view.FOLDER / "privacy"
-FIRST = "1"
-"""The version of which no day is known."""
 
 
 class Processor(msgspec.Struct, frozen=True):
@@ -78,22 +70,16 @@ def cookies(settings: Settings) -> list[Cookie]:
     return found
 
 
-def versions() -> list[str]:
-    """Newest first."""
-    dated = sorted((path.stem for path in _FOLDER.glob("*.html")), reverse=True)
-    return [*dated, FIRST]
-
-
 @get("/privacy", **access.public())
 async def privacy(request: _Request) -> Template:
     """The version in force."""
-    return await _show(request, POLICY_VERSION)
+    return await _show(request, policy.in_force_day())
 
 
 @get("/privacy/versions/{version:str}", **access.public())
 async def old_privacy(request: _Request, version: FromPath[str]) -> Template:
     """An earlier version, or the one in force."""
-    if version not in versions():
+    if version not in policy.versions():
         raise NotFound("There is no such version of the privacy policy.")
     return await _show(request, version)
 
@@ -101,11 +87,12 @@ async def old_privacy(request: _Request, version: FromPath[str]) -> Template:
 async def _show(request: _Request, version: str) -> Template:
     shared: dict[str, Any] = {
         "version": version,
-        "in_force": POLICY_VERSION,
-        "versions": versions(),
+        "in_force": policy.in_force_day(),
+        "versions": policy.versions(),
+        "changed": None if version == policy.FIRST else policy.read(version).changed,
     }
-    if version == FIRST:
-        text = (_FOLDER / f"{FIRST}.txt").read_text()
+    if version == policy.FIRST:
+        text = (policy.FOLDER / f"{policy.FIRST}.txt").read_text()
         return view.render(request, "privacy_first.html", text=text, **shared)
     services: Services = request.app.state.services
     settings = services.settings
