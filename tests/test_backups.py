@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from psycopg import sql
 from paqett import backups, doctor, migrate
 from paqett.backups import BackupFailed
 from paqett.errors import ConfigurationError
-from support import Tenant, at, in_database, make_tenant, with_url
+from support import Tenant, at, in_database, make_tenant, own_cluster, with_url
 
 NOW = datetime.now(UTC)
+VERIFIER = f"SCRAM-SHA-256$4096:{'A' * 22}==${'A' * 43}=:{'A' * 43}="
 Rows = list[tuple[Any, ...]]
 
 
@@ -125,6 +127,21 @@ def test_what_is_restored_is_what_there_was(here, owner, attacker) -> None:
     with psycopg.connect(here.url) as conn:
         conn.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(f"{here.name}_api")))
         assert conn.execute("SELECT count(*) FROM telemetry_own").fetchone() == (75,)
+
+
+def test_it_comes_back_on_another_server_too(here, owner) -> None:
+    send(here, owner, 1, 30)
+    with psycopg.connect(here.url) as conn:
+        conn.execute("SELECT create_sql_login(%s, %s, 30)", (owner.account_id, VERIFIER))
+    before, made = here.readings(), here.told("backup")
+    with contextmanager(own_cluster)() as server:
+        there = Installation(at(server, here.name), here.folder)
+        told = there.told("restore", made["file"])
+        assert told["replaced"] is None
+        assert there.readings() == before
+        assert there.rows("SELECT count(*) FROM sql_login") == [(0,)]  # its role is not here
+        findings = in_database(there.url, lambda conn: doctor.examine(conn, datetime.now(UTC)))
+        assert {finding.state for finding in findings} == {"ok"}
 
 
 def test_whoever_was_erased_since_is_erased_again(here, owner, attacker) -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import LiteralString
 
 import msgspec
@@ -63,7 +64,7 @@ def make(settings: Database, folder: Path, now: datetime, kept: timedelta) -> Ba
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        _run(settings, "pg_restore", "--list", str(draft), connect=False)
+        _list(settings, draft)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -104,7 +105,7 @@ async def restoring(
             ).format(sql.Identifier(name))
         )
         try:
-            await _fill(settings, file)
+            await _fill(settings, file, name)
             yield Restored(str(file), name, replaced)
         except BaseException:
             await _take_back(conn, name, replaced)
@@ -113,7 +114,7 @@ async def restoring(
 
 
 def _check(settings: Database, file: Path, name: str) -> None:
-    listed = _run(settings, "pg_restore", "--list", str(file), connect=False)
+    listed = _list(settings, file)
     of = re.search(r"^;\s+dbname: (.+)$", listed, re.MULTILINE)
     if of is None or of[1] != name:
         raise ConfigurationError(
@@ -143,17 +144,39 @@ async def _make_room(conn: Connection, name: str, now: datetime, *, replace: boo
     return old
 
 
-async def _fill(settings: Database, file: Path) -> None:
+async def _fill(settings: Database, file: Path, name: str) -> None:
     async with await db.connect(settings, "restore", autocommit=True) as conn:
         await migrate.bootstrap(conn)
         await conn.execute("RESET ROLE")
         await conn.execute("SELECT timescaledb_pre_restore()")
-    _run(settings, "pg_restore", "--no-acl", "--exit-on-error", str(file))
+    with NamedTemporaryFile("w", suffix=".list") as wanted:
+        wanted.write(_without_superusers(_list(settings, file), name))
+        wanted.flush()
+        how = ("--no-acl", "--exit-on-error", f"--use-list={wanted.name}")
+        _run(settings, "pg_restore", *how, str(file))
     async with await db.connect(settings, "restore", autocommit=True) as conn:
         await conn.execute("SELECT timescaledb_post_restore()")
         await migrate.migrate(conn)
         await conn.execute(query("unscoped_forget_missing_logins"))
         await conn.execute("ANALYZE")
+
+
+def _without_superusers(listed: str, name: str) -> str:
+    """The list without what `paqett migrate` makes as a superuser, functions and their trigger.
+
+    It makes them anew, and on another server their owners are not there yet.
+    """
+    kept = []
+    for line in listed.splitlines(keepends=True):
+        is_others = " FUNCTION " in line and not line.endswith(f" {name}_owner\n")
+        if not is_others and " TRIGGER public sql_login drop_role " not in line:
+            kept.append(line)
+    return "".join(kept)
+
+
+def _list(settings: Database, file: Path) -> str:
+    """What is in a backup, line by line. Raises `BackupFailed` where it is none."""
+    return _run(settings, "pg_restore", "--list", str(file), connect=False)
 
 
 async def _take_back(conn: Connection, name: str, replaced: str | None) -> None:
