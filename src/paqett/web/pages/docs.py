@@ -33,6 +33,7 @@ PEOPLE = {
 """What people read who use an installation, in this order."""
 OPERATORS = {
     "exposing": "TLS, proxies, limits of the listener, and what people must be told.",
+    "backup": "One file of the whole database, and its return without what was erased since.",
     "mail": "What people are told, SMTP, jobs, and what is kept how long.",
     "admin-sql": "Views of all accounts: counts, times and sizes.",
     "asvs": "Every requirement of OWASP ASVS, and the test that shows it.",
