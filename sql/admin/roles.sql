@@ -104,10 +104,6 @@ BEGIN
     EXECUTE format('GRANT UPDATE (last_used_ip) ON api_key TO %I', worker);
     EXECUTE format('GRANT SELECT, INSERT, DELETE ON privacy_check TO %I', worker);
     EXECUTE format('GRANT SELECT ON privacy_check TO %I', api);
-    -- deletions: asked for and undone in the API, carried out by the worker
-    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON erasure TO %I, %I', api, worker);
-    EXECUTE format('GRANT UPDATE (changed_at) ON alert_rule TO %I', worker);
-    EXECUTE format('GRANT DELETE ON api_key, job_error TO %I', worker);
 
     -- what people keep of the pages
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON view TO %I', api);
