@@ -21,6 +21,7 @@ from psycopg import conninfo, sql
 from paqett import db, migrate
 from paqett.db import Connection
 from paqett.errors import ConfigurationError, PaqettError
+from paqett.folders import sync_folder
 from paqett.settings import Database
 from paqett.sqlfiles import query
 
@@ -69,7 +70,7 @@ def make(settings: Database, folder: Path, now: datetime, kept: timedelta) -> Ba
         draft.unlink(missing_ok=True)
         raise
     draft.replace(file)
-    _sync(folder)
+    sync_folder(folder)
     return Backup(str(file), file.stat().st_size, _remove_old(folder, now - kept))
 
 
@@ -238,11 +239,3 @@ def _binary(program: str) -> str:
             f"there is no {program} here: install PostgreSQL's client programs"
         )
     return str(found[-1]) if found else str(on_path)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from paqett.children import LOOPBACK
 from paqett.errors import ConfigurationError
+from paqett.folders import sync_folder
 from paqett.mqtt.credentials import verifier
 from paqett.settings import Broker, Mqtt
 
@@ -139,8 +140,4 @@ def replace(path: Path, text: str, owner: tuple[int, int] | None = None) -> None
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from paqett.errors import ConfigurationError
+from paqett.folders import sync_folder
 
 _FILE = "erasures.ndjson"
 
@@ -42,11 +43,7 @@ def append(folder: Path, stone: Tombstone) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(place)
-    finally:
-        os.close(place)
+    sync_folder(folder)
 
 
 def read(folder: Path) -> Iterator[Tombstone]:

@@ -22,6 +22,7 @@ from zlib import crc32
 
 from paqett import log
 from paqett.errors import ConfigurationError, PaqettError
+from paqett.folders import sync_folder
 
 _logger = log.get("spool")
 _HEAD = struct.Struct("<4sII")
@@ -256,7 +257,7 @@ class Spool:
             _write_all(fd, f"{name} {number}\n".encode())
             os.fsync(fd)
         new.replace(self._folder / "id")
-        _sync(self._folder)
+        sync_folder(self._folder)
 
     def _append(self, records: Sequence[Record]) -> tuple[Place, Place]:
         with self._writing:
@@ -279,7 +280,7 @@ class Spool:
         _write_all(segment.fd, data)
         os.fsync(segment.fd)
         if segment.end == 0:
-            _sync(self._folder)
+            sync_folder(self._folder)
         # The event loop reads beside this thread: each of these is one step for it.
         start, segment.end = segment.end, segment.end + len(data)
         self._segments[segment.number] = segment
@@ -376,7 +377,7 @@ def _hold(folder: Path) -> int:
     """Make the folder and lock it; the lock lasts as long as the descriptor."""
     if not folder.exists():
         folder.mkdir(mode=0o700, parents=True)
-        _sync(folder.parent)
+        sync_folder(folder.parent)
     fd = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -393,11 +394,6 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _sync(folder: Path) -> None:
-    with _opened(folder, os.O_RDONLY) as fd:
-        os.fsync(fd)
 
 
 def _write_all(fd: int, data: bytes) -> None:
