@@ -1,7 +1,7 @@
 # `make help` lists the targets.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup browser up down check test prove bench
+.PHONY: help setup browser up down check test again prove bench
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -26,6 +26,11 @@ browser: # what the tests of the pages need besides
 
 test: browser ## every proof in its bounded form
 	$(PY) -m pytest -m "not prove" -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+
+again: # the tests that failed, one after the other
+	@$(PY) -c 'import json; failed = json.load(open(".pytest_cache/v/cache/lastfailed")); \
+	  print("again:", *failed, sep="\n  "); exit(not 0 < len(failed) <= $(AT_MOST))'
+	$(PY) -m pytest -m "not prove" --last-failed --last-failed-no-failures none
 
 prove: browser ## the long form of every proof, into benchmarks/results/
 	$(PY) -m pytest -m prove --stepwise --junitxml=benchmarks/results/prove.xml

@@ -118,7 +118,7 @@ def test_fill_looks_at_nothing_outside_the_range(place) -> None:
 
 
 def test_an_open_end_is_filled_up_to_now(place) -> None:
-    place.put([(NOW - timedelta(minutes=50), 1)])
+    place.put([(datetime.now(UTC) - timedelta(minutes=50), 1)])
     items = place.get("from=-1h&bucket=10m&fill=null").json()["items"]
     assert 6 <= len(items) <= 8
     assert datetime.fromisoformat(items[-1]["time"]) <= datetime.now(UTC)
