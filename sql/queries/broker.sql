@@ -4,6 +4,16 @@
 SELECT device.id, device.verifier FROM device JOIN account ON account.id = device.account_id
 WHERE account.disabled_at IS NULL AND account.closing_at IS NULL AND device.paused_at IS NULL ORDER BY device.id;
 
+-- name: unscoped_device_verifier
+-- One device's of them, for a broker that asks: whose it is tells its secret.
+SELECT device.verifier FROM device JOIN account ON account.id = device.account_id
+WHERE account.disabled_at IS NULL AND account.closing_at IS NULL AND device.paused_at IS NULL
+    AND device.id = %(device)s;
+
+-- name: unscoped_online_devices
+-- What the record says of every account's devices, to be held to what a broker says.
+SELECT id FROM device WHERE connection = 'online';
+
 -- name: unscoped_note_connections
 -- The last state of each device the broker's log speaks of, whosesoever it is.
 UPDATE device SET connection = t.connection, connection_since = t.since,
@@ -13,12 +23,12 @@ FROM unnest(%(devices)s::text[], %(connections)s::text[], %(sinces)s::timestampt
 WHERE device.id = t.id;
 
 -- name: unscoped_note_events
--- Everything the log says of devices that exist, for each device's events.
+-- Everything the broker says of devices that exist, for each device's events, in its order.
 INSERT INTO device_event (account_id, device_id, time, kind, reason, ip)
 SELECT device.account_id, device.id, t.time, t.kind, t.reason, t.ip
 FROM unnest(%(devices)s::text[], %(times)s::timestamptz[], %(kinds)s::text[],
-            %(reasons)s::text[], %(ips)s::inet[]) AS t (id, time, kind, reason, ip)
-JOIN device USING (id);
+            %(reasons)s::text[], %(ips)s::inet[]) WITH ORDINALITY AS t (id, time, kind, reason, ip, place)
+JOIN device USING (id) ORDER BY t.place;
 
 -- name: unscoped_note_secret_uses
 -- When and from where each device's secret was last accepted, whosesoever it is.

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -41,6 +42,7 @@ from paqett import (
 )
 from paqett.billing import sync as billing
 from paqett.broker import process as broker
+from paqett.broker import server_files
 from paqett.erasure import closing
 from paqett.errors import ConfigurationError, Conflict, Invalid, NotFound, PaqettError
 from paqett.ingest import process as ingest
@@ -97,7 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     add("api", _process("api", _api), "serve HTTP")
     add("ingest", _process("ingest", ingest.run), "write what arrives over MQTT")
     add("worker", _process("worker", worker.run), "work jobs and look after retention")
-    add("broker", _process("broker", broker.run), "run Mosquitto on Paqett's configuration")
+    command = add("broker", _broker, "run Mosquitto, or look after a RabbitMQ or EMQX")
+    command.add_argument(
+        "--write-config", metavar="FOLDER", help="write RabbitMQ's or EMQX's configuration, and end"
+    )
     add("agent", _process("agent", _agent), "send this machine's own readings")
     add("migrate", _migrate, "bring the database to this program's schema")
     _json_flag(add("doctor", _doctor, "examine this deployment"))
@@ -287,6 +292,14 @@ async def _until_signal(run: Process, settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await run(settings, stop)
+
+
+def _broker(settings: Settings, arguments: argparse.Namespace) -> int:
+    if arguments.write_config:
+        for path in server_files.write(settings, Path(arguments.write_config)):
+            _say(f"wrote {path}")
+        return 0
+    return _process("broker", broker.run)(settings, arguments)
 
 
 async def _api(settings: Settings, stop: asyncio.Event) -> None:

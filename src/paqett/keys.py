@@ -1,7 +1,6 @@
 """API keys: `pqt_`, 32 characters of 190 random bits, six of checksum; stored as SHA-256."""
 
 import hashlib
-import re
 import secrets
 import string
 import zlib
@@ -13,6 +12,7 @@ from paqett import accounts
 from paqett.accounts import Account
 from paqett.db import Connection
 from paqett.errors import Conflict, Invalid, NotFound, Unauthorized
+from paqett.mqtt.access import DEVICE_ID
 from paqett.mqtt.credentials import matches
 from paqett.principals import SCOPES, Principal
 from paqett.sqlfiles import query
@@ -21,7 +21,6 @@ PREFIX = "pqt_"
 MOST = 1000  # keys of one account
 _ALPHABET = string.digits + string.ascii_letters
 _RANDOM, _CHECK = 32, 6
-_DEVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
 _USE_NOTED_EVERY = timedelta(minutes=1)
 
 
@@ -152,7 +151,7 @@ async def authenticate_device(
 ) -> Principal:
     """A device that sends readings of its own. Raises `Unauthorized`."""
     row = None
-    if _DEVICE_ID.fullmatch(device_id):
+    if DEVICE_ID.fullmatch(device_id):
         found = await conn.execute(query("unscoped_find_device"), {"device": device_id})
         row = await found.fetchone()
     if row is None or not matches(secret, row["verifier"]):
@@ -163,3 +162,12 @@ async def authenticate_device(
     return Principal(
         msgspec.convert(row, Account), None, frozenset({"telemetry:write"}), frozenset({device_id})
     )
+
+
+async def may_connect(conn: Connection, device_id: str, secret: str) -> bool:
+    """Whether the broker may let this device in now, by the rules of its password file."""
+    if not DEVICE_ID.fullmatch(device_id):
+        return False
+    found = await conn.execute(query("unscoped_device_verifier"), {"device": device_id})
+    row = await found.fetchone()
+    return row is not None and matches(secret, row["verifier"])

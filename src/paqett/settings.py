@@ -147,6 +147,7 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[broker]`"""
 
+    kind: Literal["mosquitto", "rabbitmq", "emqx"]
     binary: str
     public_host: str
     listen_host: str
@@ -156,6 +157,11 @@ class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls_cert_file: str
     tls_key_file: str
     max_packet_bytes: int
+    auth_url: str
+    auth_secret: str
+    management_url: str
+    management_key: str
+    management_secret: str
 
 
 class Ingest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

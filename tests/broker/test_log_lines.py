@@ -2,7 +2,8 @@
 
 import pytest
 
-from paqett.broker.log_lines import Event, is_running, is_signed_in, parse
+from paqett.broker.log_lines import is_running, is_signed_in, parse
+from paqett.broker.record import Event
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ import psycopg
 import pytest
 
 from paqett import db, pauses
-from paqett.broker import files, process
-from paqett.broker.log_lines import Event
+from paqett.broker import files, following, mosquitto, record
+from paqett.broker.record import Event
 from paqett.children import free_port
 from paqett.db import Connection
 from paqett.errors import ConfigurationError
@@ -37,13 +37,13 @@ def at(seconds: int) -> datetime:
 
 def test_what_the_log_said_before_a_restart_leaves_nobody_online() -> None:
     seen = Event("connected", "a", ip="::1")
-    ended, last = process._states([(at(0), seen), (at(1), None), (at(2), Event("connected", "b"))])
+    ended, last = record.states([(at(0), seen), (at(1), None), (at(2), Event("connected", "b"))])
     assert ended == at(1)
     assert list(last) == ["b"]
 
 
 def test_compacting_keeps_what_decides_who_is_online() -> None:
-    pending: process.Pending = [
+    pending: record.Pending = [
         (at(0), Event("connected", "a")),
         (at(1), None),
         (at(2), Event("connected", "a")),
@@ -51,8 +51,8 @@ def test_compacting_keeps_what_decides_who_is_online() -> None:
         (at(4), Event("disconnected", "a", "connection lost")),
         (at(5), Event("connected", "c")),
     ]
-    compacted = process._compacted(pending)
-    assert process._states(compacted) == process._states(pending)
+    compacted = record.compacted(pending)
+    assert record.states(compacted) == record.states(pending)
     assert len(compacted) == 3
 
 
@@ -71,18 +71,18 @@ def broker_settings(database_url: str) -> Any:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[process._Broker]:
-    kept: list[process._Broker] = []
-    original = process._Broker
+async def running(settings: Settings) -> AsyncIterator[mosquitto._Broker]:
+    kept: list[mosquitto._Broker] = []
+    original = mosquitto._Broker
 
-    def keep(chosen: Settings) -> process._Broker:
+    def keep(chosen: Settings) -> mosquitto._Broker:
         kept.append(original(chosen))
         return kept[-1]
 
     stop = asyncio.Event()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "_Broker", keep)
-        task = asyncio.create_task(process.run(settings, stop))
+        patch.setattr(mosquitto, "_Broker", keep)
+        task = asyncio.create_task(mosquitto.run(settings, stop))
         await until(lambda: bool(kept) and kept[0]._serving)
         try:
             yield kept[0]
@@ -220,7 +220,7 @@ def test_a_password_change_while_the_broker_starts_does_not_end_it(
     """Mosquitto dies of a SIGHUP that comes before it runs; a long file takes it a while."""
 
     async def work() -> None:
-        broker = process._Broker(broker_settings)
+        broker = mosquitto._Broker(broker_settings)
         lines = ((f"x{number}", verifier("s")) for number in range(50_000))
         broker._folder.mkdir(parents=True)
         (broker._folder / "passwords").write_text(files.password_file(lines, ""))
@@ -228,13 +228,13 @@ def test_a_password_change_while_the_broker_starts_does_not_end_it(
         async with await db.connect(broker_settings.database, "test", autocommit=True) as conn:
             broker._expect_writer()
             broker._child = await broker._start()
-            await broker._sync(conn)
-            broker._reload()
+            await following.sync(conn, broker)
+            await broker.settle(conn)
             reading = asyncio.create_task(broker._read_log(broker._child))
             await until(lambda: broker._serving or broker._child.returncode is not None)
             assert broker._child.returncode is None
             assert broker._reload_due, "what changed meanwhile must be sent now"
-            broker._reload()
+            await broker.settle(conn)
             assert not broker._reload_due
             await asyncio.sleep(0.3)
             assert broker._child.returncode is None
@@ -282,7 +282,7 @@ def test_without_a_mosquitto_it_refuses_to_start(broker_settings: Settings) -> N
         broker=msgspec.structs.replace(broker_settings.broker, binary="no-such-broker"),
     )
     with pytest.raises(ConfigurationError, match=r"broker\.binary"):
-        asyncio.run(process.run(lacking, asyncio.Event()))
+        asyncio.run(mosquitto.run(lacking, asyncio.Event()))
 
 
 def seen_at(url: str) -> datetime | None:
@@ -294,8 +294,8 @@ def seen_at(url: str) -> datetime | None:
 def test_the_record_says_until_when_it_is_true(
     broker_settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert process._SEEN_EVERY_S <= 10
-    monkeypatch.setattr(process, "_SEEN_EVERY_S", 0.3)
+    assert following._SEEN_EVERY_S <= 10
+    monkeypatch.setattr(following, "_SEEN_EVERY_S", 0.3)
 
     async def work() -> None:
         began = datetime.now(UTC)

@@ -10,8 +10,8 @@ import pytest
 
 from paqett import db
 from paqett.app import utc_now
-from paqett.broker import process as broker
-from paqett.broker.log_lines import Event
+from paqett.broker import record
+from paqett.broker.record import Event
 from people import PASSWORD, Person, mailed, new_person, register
 
 KEY = {"name": "k", "scopes": ["telemetry:read"]}
@@ -670,7 +670,7 @@ def test_a_devices_secret_tells_its_last_use_over_http_and_mqtt(api, database_ur
                 (later + timedelta(seconds=1), Event("disconnected", made["id"], None, None)),
                 (later + timedelta(seconds=2), Event("refused", made["id"], "x", "203.0.113.8")),
             ]
-            await broker._write(conn, events)
+            await record.write(conn, events)
         shown = await device(person, made["id"])
         assert datetime.fromisoformat(shown["secret_used_at"]) == later
         assert shown["secret_used_ip"] == "203.0.113.7"

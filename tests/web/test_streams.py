@@ -14,8 +14,8 @@ import psycopg
 
 from listening import PORT, process
 from paqett import db
-from paqett.broker import process as broker
-from paqett.broker.log_lines import Event
+from paqett.broker import record
+from paqett.broker.record import Event
 from paqett.children import free_port
 from paqett.web import live, streams
 from people import new_person
@@ -222,7 +222,7 @@ def test_a_changed_connection_is_told(api, owner, settings) -> None:
             async with await db.connect(settings.database, "test", autocommit=True) as conn:
                 await conn.execute("INSERT INTO broker_record (seen_at) VALUES (now())")
                 event = Event("connected", device, None, "203.0.113.7")
-                await broker._write(conn, [(datetime.now(UTC), event)])
+                await record.write(conn, [(datetime.now(UTC), event)])
             told = await reader.until("status")
             assert told["device"] == device
             assert told["connection"]["status"] == "online"

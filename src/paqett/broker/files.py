@@ -10,6 +10,7 @@ from pathlib import Path
 from paqett.children import LOOPBACK
 from paqett.errors import ConfigurationError
 from paqett.folders import sync_folder
+from paqett.mqtt import access
 from paqett.mqtt.credentials import verifier
 from paqett.settings import Broker, Mqtt
 
@@ -64,18 +65,12 @@ topic read paqett/v1/+/#
 topic write paqett/v1/+/#
 topic read $SYS/broker/#
 
-pattern write paqett/v1/%u/#
-pattern read paqett/v1/%u/errors
 """
 
 
 def mosquitto_conf(broker: Broker, mqtt: Mqtt, folder: Path, user: str) -> str:
     """The configuration. Raises `ConfigurationError` for plain MQTT beyond loopback, unasked."""
-    if broker.listen_host not in LOOPBACK and not broker.allow_plain:
-        raise ConfigurationError(
-            f"broker.listen_host is {broker.listen_host}: MQTT without TLS beyond this machine"
-            " needs broker.allow_plain = true (or set broker.tls_port and its certificate)"
-        )
+    check_plain(broker)
     text = _CONF.format(
         folder=folder, max_packet_bytes=broker.max_packet_bytes, user=user,
         platform=_platform_listener(broker, mqtt),
@@ -84,6 +79,15 @@ def mosquitto_conf(broker: Broker, mqtt: Mqtt, folder: Path, user: str) -> str:
     if broker.tls_port:
         text += _TLS.format(tls_port=broker.tls_port) + _certificate(broker, "broker.tls_port")
     return text
+
+
+def check_plain(broker: Broker) -> None:
+    """Raises `ConfigurationError` for plain MQTT beyond loopback, unasked."""
+    if broker.listen_host not in LOOPBACK and not broker.allow_plain:
+        raise ConfigurationError(
+            f"broker.listen_host is {broker.listen_host}: MQTT without TLS beyond this machine"
+            " needs broker.allow_plain = true (or set broker.tls_port and its certificate)"
+        )
 
 
 def _platform_listener(broker: Broker, mqtt: Mqtt) -> str:
@@ -103,7 +107,11 @@ def access_list(writer: str) -> str:
 
     It writes all too: what a deleted device left retained is cleared by an empty message.
     """
-    return _ACL.format(writer=writer)
+    return _ACL.format(writer=writer) + "".join(
+        f"pattern {permission} {pattern}\n"
+        for permission in access.RULES
+        for pattern in access.patterns(permission, "%u")
+    )
 
 
 def password_file(devices: Iterable[tuple[str, str]], writer_line: str) -> str:

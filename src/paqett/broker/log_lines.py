@@ -7,21 +7,8 @@ counts only as a whole, with phrases known beforehand: what merely contains one 
 import errno
 import os
 import re
-from typing import Literal
 
-import msgspec
-
-Kind = Literal["connected", "disconnected", "taken_over", "refused"]
-
-
-class Event(msgspec.Struct, frozen=True):
-    """`client` is the device's id, "" where the broker does not tell; `ip` only at connects."""
-
-    kind: Kind
-    client: str
-    reason: str | None = None
-    ip: str | None = None
-
+from paqett.broker.record import Event, Kind
 
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ: "
 _RUNNING = re.compile(_TIME + r"mosquitto version \S+ running")

@@ -13,6 +13,7 @@ from paqett.mqtt.closing import close_client
 from paqett.mqtt.consumer import tls_of
 from paqett.settings import Mqtt
 
+KEEPALIVE_S = 20
 _CONNECT_S = 10.0
 _AT_A_TIME = 20
 _TOPICS = 200  # of one SUBSCRIBE
@@ -49,7 +50,7 @@ async def forget_sessions(settings: Mqtt, device_ids: Sequence[str]) -> None:
     room = asyncio.Semaphore(_AT_A_TIME)
 
     async def forget(device_id: str) -> None:
-        async with room, _connected(settings, device_id):
+        async with room, connected(settings, device_id):
             pass
 
     await asyncio.gather(*(forget(device_id) for device_id in device_ids))
@@ -66,21 +67,24 @@ async def _retained(settings: Mqtt, device_ids: Sequence[str]) -> set[str]:
             found.add(topic)
         return 0
 
-    async with _connected(settings, f"paqett-clear-{secrets.token_hex(8)}") as client:
+    async with connected(settings, f"paqett-clear-{secrets.token_hex(8)}") as client:
         client.on_message = note
-        topics = [gmqtt.Subscription(f"paqett/v1/{one}/#", qos=1) for one in device_ids]
-        await _subscribed(client, topics)
+        topics = [f"paqett/v1/{one}/#" for one in device_ids]
+        await subscribed(client, topics)
         # what is retained stands before the answer to whatever is asked next
-        await _subscribed(client, topics[:1])
+        await subscribed(client, topics[:1])
         for topic in sorted(found):
             client.publish(topic, b"", qos=1, retain=True)
-        await _subscribed(client, topics[:1])  # in order: these have been taken
+        await subscribed(client, topics[:1])  # in order: these have been taken
     return found
 
 
 @asynccontextmanager
-async def _connected(settings: Mqtt, client_id: str) -> AsyncIterator[gmqtt.Client]:
-    """The platform's user under another client id, with a session that ends with it."""
+async def connected(settings: Mqtt, client_id: str) -> AsyncIterator[gmqtt.Client]:
+    """The platform's user under another client id, with a session that ends with it.
+
+    Raises `BrokerAway` where it cannot be had.
+    """
     client = gmqtt.Client(client_id, clean_session=True)
     client.set_auth_credentials(settings.username, settings.password)
     client.set_config({"reconnect_retries": 0})
@@ -88,7 +92,10 @@ async def _connected(settings: Mqtt, client_id: str) -> AsyncIterator[gmqtt.Clie
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await client.connect(
-                    settings.host, settings.port, ssl=tls_of(settings) or False, keepalive=20
+                    settings.host,
+                    settings.port,
+                    ssl=tls_of(settings) or False,
+                    keepalive=KEEPALIVE_S,
                 )
         except Exception as error:  # gmqtt raises what it likes, and some of it says nothing
             raise BrokerAway(f"the broker was not reached: {type(error).__name__}") from None
@@ -97,7 +104,8 @@ async def _connected(settings: Mqtt, client_id: str) -> AsyncIterator[gmqtt.Clie
         await close_client(client)
 
 
-async def _subscribed(client: gmqtt.Client, topics: list[gmqtt.Subscription]) -> None:
+async def subscribed(client: gmqtt.Client, topics: Sequence[str]) -> None:
+    """Return once the broker has answered. Raises `BrokerAway`."""
     answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def note(*_: Any) -> None:
@@ -105,7 +113,7 @@ async def _subscribed(client: gmqtt.Client, topics: list[gmqtt.Subscription]) ->
             answered.set_result(None)
 
     client.on_subscribe = note
-    client.subscribe(topics)
+    client.subscribe([gmqtt.Subscription(topic, qos=1) for topic in topics])
     try:
         async with asyncio.timeout(_CONNECT_S):
             await answered

@@ -6,7 +6,6 @@ is sent again on the next; a reading that carries its own time is stored once al
 
 import asyncio
 import random
-import time
 from collections import deque
 from contextlib import suppress
 from typing import Any, Self
@@ -16,7 +15,7 @@ from gmqtt.mqtt.handler import MQTTConnectError, MqttPackageHandler
 
 from paqett import log
 from paqett.errors import ConfigurationError, PaqettError
-from paqett.mqtt.closing import close_client
+from paqett.mqtt.closing import close_client, until_lost
 from paqett.mqtt.in_flight import Entry, InFlight
 
 _logger = log.get("mqtt")
@@ -119,7 +118,7 @@ class Publisher:
             try:
                 connection = await self._connect()
                 delay, refused_delay = 0.2, min(5.0, self._refused_wait_s)
-                await self._until_lost(connection)
+                await until_lost(connection, self._lost, _KEEPALIVE_S)
                 wait, why = _jittered(delay), "connection lost"
                 if self._taken_over or await self._singled_out():
                     wait, why = self._takeover_wait_s, "another connection took over"
@@ -229,17 +228,6 @@ class Publisher:
                 writer.close()
                 with suppress(OSError):
                     await writer.wait_closed()
-
-    async def _until_lost(self, connection: Any) -> None:
-        """Return when the connection is gone, or silent for twice the keepalive.
-
-        gmqtt notices the silence too, but then waits for a peer that is not there.
-        """
-        while not self._lost.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), _KEEPALIVE_S / 2)
-            if time.monotonic() - connection._last_data_in > 2 * _KEEPALIVE_S:  # noqa: SLF001
-                return
 
     async def _disconnect(self) -> None:
         """Close, and put back what this connection left unacknowledged, in order."""

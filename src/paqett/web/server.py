@@ -19,6 +19,7 @@ from paqett.web.account import AccountController, SessionController
 from paqett.web.alerts import AlertController, AlertRuleController
 from paqett.web.api_keys import ApiKeyController
 from paqett.web.billing import BillingController, get_plan, stripe_webhook
+from paqett.web.broker import broker_asks
 from paqett.web.channels import ChannelController
 from paqett.web.deletion import DeletionController
 from paqett.web.devices import DeviceController
@@ -72,6 +73,7 @@ def create_app(services: Services) -> Litestar:
             BillingController,
             get_plan,
             stripe_webhook,
+            broker_asks,
             NoticeController,
             AlertRuleController,
             AlertController,

@@ -1,0 +1,126 @@
+"""Configuration of a broker that the operator runs: templates in `config/`, filled in."""
+
+import re
+from pathlib import Path
+from string import Template
+from urllib.parse import urlsplit
+
+from paqett.broker import files
+from paqett.children import LOOPBACK
+from paqett.errors import ConfigurationError
+from paqett.settings import Settings, config_dir
+
+_FILES = {
+    "rabbitmq": ("rabbitmq.conf", "enabled_plugins"),
+    "emqx": ("emqx.conf", "users.csv"),
+}
+_SHORTEST_SECRET = 32
+# as such it stands in an address, or unquoted in a configuration
+_PLAIN = re.compile(r"[A-Za-z0-9._~-]+")
+_MOST_PREFETCH = 65535
+
+
+def check(settings: Settings) -> None:
+    """Raises `ConfigurationError` where a RabbitMQ or EMQX could not be used with these."""
+    broker, mqtt = settings.broker, settings.mqtt
+    if broker.kind == "mosquitto":
+        raise ConfigurationError(
+            "broker.kind is mosquitto: `paqett broker` writes its files itself"
+        )
+    if len(broker.auth_secret) < _SHORTEST_SECRET or not _PLAIN.fullmatch(broker.auth_secret):
+        raise ConfigurationError(
+            f"broker.auth_secret needs {_SHORTEST_SECRET} letters and digits or more: whoever"
+            " knows it may ask which devices' secrets are right"
+        )
+    for name, text in (("mqtt.username", mqtt.username), ("mqtt.password", mqtt.password)):
+        if not _PLAIN.fullmatch(text):
+            raise ConfigurationError(f"{name} has to be letters, digits and . _ ~ - alone")
+    url = urlsplit(broker.management_url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ConfigurationError(
+            "broker.management_url is where the broker's connections are closed"
+        )
+    if url.scheme == "http" and url.hostname not in LOOPBACK:
+        raise ConfigurationError("broker.management_url is sent a password: https beyond loopback")
+    if broker.kind == "rabbitmq" and mqtt.share_group:
+        raise ConfigurationError("mqtt.share_group: RabbitMQ has no shared subscriptions for MQTT")
+
+
+def write(settings: Settings, folder: Path) -> list[Path]:
+    """Write the files of `broker.kind`, mode 0600; their paths. Raises `ConfigurationError`."""
+    texts = render(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        files.replace(folder / name, text)
+    return [folder / name for name in texts]
+
+
+def render(settings: Settings) -> dict[str, str]:
+    """The files' texts by name. Raises `ConfigurationError`."""
+    check(settings)
+    files.check_plain(settings.broker)
+    kind = settings.broker.kind
+    values = _rabbitmq(settings) if kind == "rabbitmq" else _emqx(settings)
+    folder = config_dir() / kind
+    return {name: Template((folder / name).read_text()).substitute(values) for name in _FILES[kind]}
+
+
+def _common(settings: Settings) -> dict[str, object]:
+    broker, mqtt = settings.broker, settings.mqtt
+    base = (broker.auth_url or settings.public_url).rstrip("/")
+    return {
+        "listen": f"{broker.listen_host}:{broker.listen_port}",
+        "platform": f"127.0.0.1:{mqtt.port}",
+        "username": mqtt.username,
+        "password": mqtt.password,
+        "auth": f"{base}/hooks/broker/{broker.auth_secret}",
+        "max_packet_bytes": broker.max_packet_bytes,
+    }
+
+
+def _certificate(settings: Settings) -> tuple[str, str]:
+    broker = settings.broker
+    if not (broker.tls_cert_file and broker.tls_key_file):
+        raise ConfigurationError("broker.tls_port needs broker.tls_cert_file and tls_key_file")
+    return broker.tls_cert_file, broker.tls_key_file
+
+
+def _rabbitmq(settings: Settings) -> dict[str, object]:
+    broker, mqtt = settings.broker, settings.mqtt
+    values = _common(settings)
+    listeners = []
+    if mqtt.host in LOOPBACK and mqtt.port not in (broker.listen_port, broker.tls_port):
+        listeners.append(f"mqtt.listeners.tcp.platform = {values['platform']}")
+    if broker.tls_port:
+        cert, key = _certificate(settings)
+        listeners += [
+            f"mqtt.listeners.ssl.devices = {broker.tls_port}",
+            f"ssl_options.certfile = {cert}",
+            f"ssl_options.keyfile = {key}",
+            "ssl_options.versions.1 = tlsv1.3",
+            "ssl_options.versions.2 = tlsv1.2",
+        ]
+    return values | {
+        "listeners": "\n".join(listeners),
+        "prefetch": min(mqtt.receive_maximum, _MOST_PREFETCH),
+        "disk_free_limit": settings.ingest.spool_min_free_bytes,
+        "management_port": urlsplit(broker.management_url).port or 15672,
+    }
+
+
+def _emqx(settings: Settings) -> dict[str, object]:
+    broker = settings.broker
+    tls = ""
+    if broker.tls_port:
+        cert, key = _certificate(settings)
+        tls = _EMQX_TLS.format(port=broker.tls_port, cert=cert, key=key)
+    return _common(settings) | {"tls": tls}
+
+
+_EMQX_TLS = """\
+listeners.ssl.default {{
+  bind = {port}
+  zone = devices
+  ssl_options {{ certfile = "{cert}", keyfile = "{key}", versions = ["tlsv1.3", "tlsv1.2"] }}
+}}
+"""

@@ -1,0 +1,226 @@
+"""What RabbitMQ's events mean, what a device may do, and how its server is looked after.
+
+A real server is in test_rabbitmq_server.py; here its management API is one that answers by hand.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from paqett import db
+from paqett.broker import following, rabbitmq
+from paqett.broker.management import Management, ManagementAway, Open
+from paqett.broker.rabbit_events import Watch
+from paqett.mqtt import access
+from paqett.mqtt.credentials import verifier
+from paqett.settings import Settings
+from support import Tenant, with_url
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+FIRST, SECOND = "203.0.113.7:40000 -> 192.0.2.1:1883", "203.0.113.8:40001 -> 192.0.2.1:1883"
+
+
+def say(watch: Watch, what: str, name: str = FIRST, user: str = "dev1") -> list[tuple[str, ...]]:
+    """Events as (kind, reason or address)."""
+    signing = what.startswith("user/")
+    properties = {
+        "connection_name" if signing else "name": name,
+        "name" if signing else "user": user,
+        "timestamp_in_ms": "1767225600000",
+    }
+    heard = watch.hear(what, properties)
+    assert {one.at for one in heard} <= {NOW}
+    assert {one.event.client for one in heard} <= {user}
+    return [(one.event.kind, one.event.reason or one.event.ip or "") for one in heard]
+
+
+CREATED, CLOSED = "connection/created", "connection/closed"
+SIGNED_IN, FAILED = "user/authentication/success", "user/authentication/failure"
+
+
+def test_a_connection_comes_and_goes() -> None:
+    watch = Watch()
+    assert say(watch, SIGNED_IN) == []
+    assert say(watch, CREATED) == [("connected", "203.0.113.7")]
+    assert say(watch, CREATED) == [], "told twice is once"
+    assert say(watch, CLOSED) == [("disconnected", "connection ended")]
+    assert say(watch, CLOSED) == []
+
+
+def test_the_same_client_id_takes_over_in_the_brokers_order() -> None:
+    watch = Watch()
+    say(watch, CREATED)
+    say(watch, SIGNED_IN, SECOND)
+    assert say(watch, CLOSED) == [("taken_over", "another connection signed in")]
+    assert say(watch, CREATED, SECOND) == [("connected", "203.0.113.8")]
+
+
+def test_under_another_client_id_the_older_connection_is_to_be_closed() -> None:
+    watch = Watch()
+    say(watch, CREATED)
+    heard = watch.hear(
+        CREATED, {"name": SECOND, "user": "dev1", "timestamp_in_ms": "1767225600000"}
+    )
+    assert [one.event.kind for one in heard] == ["taken_over", "connected"]
+    assert heard[0].close == (FIRST,)
+    assert watch.has(FIRST)
+    assert say(watch, CLOSED) == [], "that it was taken over has been said"
+    assert not watch.has(FIRST)
+    assert say(watch, CLOSED, SECOND) == [("disconnected", "connection ended")]
+
+
+def test_what_we_close_is_told_as_cut_off_and_a_refusal_as_one() -> None:
+    watch = Watch()
+    say(watch, CREATED)
+    watch.will_cut_off("dev1")
+    assert say(watch, CLOSED) == [("disconnected", "cut off by the platform")]
+    [(kind, reason)] = say(watch, FAILED)
+    assert kind == "refused"
+    assert "wrong secret" in reason
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"name": FIRST, "user": "paqett.ingest", "timestamp_in_ms": "1"},
+        {"name": FIRST, "user": "dev1", "timestamp_in_ms": "soon"},
+        {"name": "", "user": "dev1", "timestamp_in_ms": "1"},
+        {"user": "dev1"},
+        {},
+    ],
+)
+def test_what_is_the_platforms_or_not_understood_is_no_event(properties: dict[str, str]) -> None:
+    assert Watch().hear(CREATED, properties) == []
+    assert Watch().hear("connection/else", properties) == []
+
+
+def test_addresses_of_both_families_are_read() -> None:
+    watch = Watch()
+    assert say(watch, CREATED, "[2001:db8::1]:4 -> [::]:1883") == [("connected", "2001:db8::1")]
+    watch = Watch()
+    assert say(watch, CREATED, "2001:db8::1:4 -> :::1883") == [("connected", "2001:db8::1")]
+    watch = Watch()
+    assert say(watch, CREATED, "::ffff:203.0.113.7:4 -> x") == [("connected", "203.0.113.7")]
+    watch = Watch()
+    assert say(watch, CREATED, "elsewhere") == [("connected", "")]
+
+
+def test_the_record_is_put_right_from_what_is_open() -> None:
+    watch = Watch()
+    listed = [Open(FIRST, "came", "203.0.113.7", NOW), Open(SECOND, "stayed"), Open("x", "a.b")]
+    heard = watch.begin(listed, ["stayed", "left"], NOW)
+    assert [(one.event.kind, one.event.client) for one in heard] == [
+        ("disconnected", "left"),
+        ("connected", "came"),
+    ]
+    assert say(watch, CLOSED, SECOND, "stayed") == [("disconnected", "connection ended")]
+
+
+@pytest.mark.parametrize(
+    ("permission", "topic", "may"),
+    [
+        ("write", "paqett/v1/dev1/telemetry", True),
+        ("write", "paqett/v1/dev1/telemetry/a/b", True),
+        ("write", "paqett/v1/dev1", True),
+        ("write", "paqett/v1/dev1x/telemetry", False),
+        ("write", "paqett/v1/dev2/telemetry", False),
+        ("write", "paqett/v1/+/telemetry", False),
+        ("read", "paqett/v1/dev1/errors", True),
+        ("read", "paqett/v1/dev1/errors/x", False),
+        ("read", "paqett/v1/dev1/#", False),
+        ("read", "paqett/v1/dev1/+", False),
+        ("read", "paqett/v1/+/errors", False),
+        ("read", "paqett/v1/dev2/errors", False),
+        ("read", "#", False),
+        ("read", "$share/g/paqett/v1/dev1/errors", False),
+    ],
+)
+def test_a_device_may_write_below_its_prefix_and_read_its_errors(
+    permission: access.Permission, topic: str, may: bool
+) -> None:
+    assert access.allowed("dev1", permission, topic) is may
+    assert not access.allowed("+", permission, topic.replace("dev1", "+"))
+
+
+class Server:
+    """RabbitMQ's management API, as far as we use it; `asked` is what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.status = 204
+        self.listed: list[dict[str, object]] = []
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(f"{request.method} {request.url.raw_path.decode()}")
+        if self.status >= 400:
+            return httpx.Response(self.status)
+        return httpx.Response(200, json=self.listed)
+
+    def management(self, settings: Settings) -> Management:
+        return Management(settings, httpx.MockTransport(self.answer))
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return with_url(
+        database_url,
+        PAQETT_BROKER__KIND="rabbitmq",
+        PAQETT_BROKER__MANAGEMENT_URL="http://127.0.0.1:1",
+        PAQETT_BROKER__AUTH_SECRET="a" * 40,
+        PAQETT_MQTT__PASSWORD="p",
+        PAQETT_PAQETT__DATA_DIR=str(tmp_path),
+    )
+
+
+def test_whose_secret_changed_is_cut_off_even_if_that_was_another_life(
+    settings: Settings, database_url: str, owner: Tenant
+) -> None:
+    one, other = owner.devices
+    api = Server()
+    api.listed = [{"name": FIRST, "user": one}, {"name": SECOND, "user": "paqett.ingest"}]
+
+    async def round_of(server: rabbitmq.Server) -> list[str]:
+        async with await db.connect(settings.database, "test", autocommit=True) as conn:
+            await following.sync(conn, server)
+            await server.settle(conn)
+        asked, api.asked = api.asked, []
+        return sorted(asked)
+
+    def change(statement: str) -> None:
+        with psycopg.connect(database_url) as conn:
+            conn.execute(statement, {"new": verifier("new"), "one": one, "other": other})
+
+    async def work() -> None:
+        async with api.management(settings) as management:
+            server = rabbitmq.Server(settings, management)
+            close = "DELETE /api/connections/username/"
+            assert await round_of(server) == [close + one, "GET /api/connections"], "the first time"
+            assert await round_of(server) == []
+            change("UPDATE device SET verifier = %(new)s WHERE id = %(one)s")
+            assert await round_of(server) == [close + one]
+            server = rabbitmq.Server(settings, management)
+            assert await round_of(server) == [], "it is remembered"
+            change("DELETE FROM device WHERE id = %(other)s")
+            api.status = 503
+            assert await round_of(server) == [close + other]
+            server = rabbitmq.Server(settings, management)
+            api.status = 204
+            assert await round_of(server) == [close + other], "it was not closed before"
+
+    asyncio.run(work())
+
+
+def test_a_management_api_that_refuses_says_so_without_a_secret(settings: Settings) -> None:
+    api = Server()
+    api.status = 401
+
+    async def work() -> None:
+        async with api.management(settings) as management:
+            await management.prepare()
+
+    with pytest.raises(ManagementAway, match="PUT is answered 401"):
+        asyncio.run(work())

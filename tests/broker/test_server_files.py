@@ -1,0 +1,101 @@
+"""RabbitMQ's and EMQX's configuration, filled in from the settings."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from paqett.broker import server_files
+from paqett.cli import main
+from paqett.errors import ConfigurationError
+from paqett.settings import Settings, load
+
+GIVEN = {
+    "PAQETT_BROKER__AUTH_SECRET": "a" * 40,
+    "PAQETT_BROKER__AUTH_URL": "https://paqett.example.org/",
+    "PAQETT_BROKER__MANAGEMENT_URL": "http://127.0.0.1:15673",
+    "PAQETT_MQTT__PASSWORD": "platform",
+}
+
+
+def chosen(kind: str = "rabbitmq", **more: str) -> Settings:
+    return load({"PAQETT_BROKER__KIND": kind, **GIVEN, **more})
+
+
+def lines(kind: str, name: str, **more: str) -> list[str]:
+    text = server_files.render(chosen(kind, **more))[name]
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def test_rabbitmq_asks_our_api_and_keeps_what_it_has_acknowledged() -> None:
+    conf = dict(line.split(" = ") for line in lines("rabbitmq", "rabbitmq.conf"))
+    assert conf["mqtt.listeners.tcp.devices"] == "127.0.0.1:1883"
+    assert conf["mqtt.listeners.tcp.platform"] == "127.0.0.1:1884"
+    base = "https://paqett.example.org/hooks/broker/" + "a" * 40
+    asked = ("user", "vhost", "resource", "topic")
+    assert [conf[f"auth_http.{what}_path"] for what in asked] == [f"{base}/{w}" for w in asked]
+    assert conf["mqtt.durable_queue_type"] == "quorum"
+    assert conf["mqtt.max_session_expiry_interval_seconds"] == "infinity"
+    assert conf["mqtt.retained_message_store"] == "rabbit_mqtt_retained_msg_store_noop"
+    assert conf["mqtt.allow_anonymous"] == "false"
+    assert conf["auth_backends.1"] == "internal"
+    assert conf["auth_backends.2"] == "http"
+    assert conf["management.tcp.port"] == "15673"
+    assert int(conf["mqtt.prefetch"]) == 20_000
+    assert not any("cache" in key for key in conf), "a revoked secret must not live on"
+
+
+def test_rabbitmq_gets_a_tls_listener_with_its_certificate() -> None:
+    tls = {"PAQETT_BROKER__TLS_PORT": "8883"}
+    with pytest.raises(ConfigurationError, match="tls_cert_file"):
+        server_files.render(chosen(**tls))
+    files = {"PAQETT_BROKER__TLS_CERT_FILE": "/c.pem", "PAQETT_BROKER__TLS_KEY_FILE": "/k.pem"}
+    found = lines("rabbitmq", "rabbitmq.conf", **tls, **files)
+    assert "mqtt.listeners.ssl.devices = 8883" in found
+    assert "ssl_options.keyfile = /k.pem" in found
+
+
+def test_emqx_asks_the_same_and_fixes_devices_client_ids() -> None:
+    text = "\n".join(lines("emqx", "emqx.conf"))
+    base = "https://paqett.example.org/hooks/broker/" + "a" * 40
+    assert f'url = "{base}/user"' in text
+    assert f'url = "{base}/topic"' in text
+    assert 'body { username = "${username}", password = "${password}" }' in text
+    assert "zones.devices.mqtt.use_username_as_clientid = true" in text
+    assert "no_match = deny" in text
+    assert text.count("{") == text.count("}")
+    assert text.count("[") == text.count("]")
+    assert lines("emqx", "users.csv")[1] == "paqett.ingest,platform,true"
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"PAQETT_BROKER__AUTH_SECRET": "short"}, "auth_secret"),
+        ({"PAQETT_BROKER__AUTH_SECRET": "a/" * 20}, "auth_secret"),
+        ({"PAQETT_MQTT__PASSWORD": "two words # and a comment"}, r"mqtt\.password"),
+        ({"PAQETT_MQTT__PASSWORD": ""}, r"mqtt\.password"),
+        ({"PAQETT_BROKER__MANAGEMENT_URL": ""}, "management_url"),
+        ({"PAQETT_BROKER__MANAGEMENT_URL": "http://broker.example.org:15672"}, "https"),
+        ({"PAQETT_MQTT__SHARE_GROUP": "g"}, "shared subscriptions"),
+        ({"PAQETT_BROKER__LISTEN_HOST": "0.0.0.0"}, "allow_plain"),
+        ({"PAQETT_BROKER__KIND": "mosquitto"}, "mosquitto"),
+    ],
+)
+def test_what_would_not_be_safe_is_refused(more: dict[str, str], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        server_files.render(chosen(**more))
+
+
+def test_the_command_writes_files_that_only_their_owner_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in GIVEN.items():
+        monkeypatch.setenv(name, text)
+    assert main(["broker", "--write-config", str(tmp_path)]) == 2
+    assert "broker.kind is mosquitto" in capsys.readouterr().err
+    monkeypatch.setenv("PAQETT_BROKER__KIND", "rabbitmq")
+    assert main(["broker", "--write-config", str(tmp_path)]) == 0
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"rabbitmq.conf": 0o600, "enabled_plugins": 0o600}
+    assert "rabbitmq_auth_backend_http" in (tmp_path / "enabled_plugins").read_text()
