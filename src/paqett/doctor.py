@@ -9,7 +9,7 @@ import msgspec
 from paqett import grafana, jobs, mail_transport, retention
 from paqett.db import Connection
 from paqett.errors import ConfigurationError
-from paqett.settings import Settings
+from paqett.settings import SHORTEST_SECRET, Settings
 from paqett.sqlfiles import query
 
 _WATCH_LATE = timedelta(minutes=1)
@@ -69,8 +69,18 @@ def _spool(settings: Settings) -> Finding:
 
 
 def _exposure(settings: Settings) -> Finding:
+    """What of what devices were told is safe a killed broker can lose."""
+    broker = settings.broker
+    if broker.kind != "mosquitto" and len(broker.auth_secret) < SHORTEST_SECRET:
+        detail = f"{broker.kind} cannot ask the API who may sign in"
+        return Finding("broker", "failed", detail, "set broker.auth_secret: see docs/brokers.md")
+    if broker.kind == "rabbitmq":
+        detail = "RabbitMQ acknowledges from disk: killing it loses nothing that ingest waits for"
+        return Finding("broker", "ok", detail)
     if settings.mqtt.share_group:
         return Finding("broker", "ok", f"shared subscriptions as {settings.mqtt.share_group}")
+    if broker.kind == "emqx":
+        return Finding("broker", "warning", "EMQX is untested", "see docs/brokers.md")
     return Finding(
         "broker",
         "ok",

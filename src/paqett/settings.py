@@ -12,6 +12,7 @@ import msgspec
 from paqett.errors import ConfigurationError
 
 PREFIX = "PAQETT_"
+SHORTEST_SECRET = 32  # characters of broker.auth_secret
 # Read by the tests and by the program's own start, not settings.
 _NOT_SETTINGS = ("PAQETT_TEST_", "PAQETT_CONFIG")
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from paqett import db
-from paqett.broker import following, rabbitmq
+from paqett.broker import emqx, following, rabbitmq
 from paqett.broker.management import Management, ManagementAway, Open
 from paqett.broker.rabbit_events import Watch
 from paqett.mqtt import access
@@ -212,6 +212,34 @@ def test_whose_secret_changed_is_cut_off_even_if_that_was_another_life(
             assert await round_of(server) == [close + other], "it was not closed before"
 
     asyncio.run(work())
+
+
+def test_emqx_is_asked_for_every_page_and_kicks_by_client_id(settings: Settings) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.method} {request.url.path}")
+        if request.method == "DELETE":
+            return httpx.Response(404)
+        page = int(request.url.params["page"])
+        assert request.url.params["conn_state"] == "connected"
+        client = {
+            "clientid": f"dev{page}", "username": f"dev{page}", "ip_address": "203.0.113.7",
+            "connected_at": "2026-01-01T00:00:00.000+00:00",
+        }  # fmt: skip
+        return httpx.Response(200, json={"data": [client], "meta": {"hasnext": page < 2}})
+
+    async def work() -> list[Open]:
+        async with emqx.Clients(settings, httpx.MockTransport(answer)) as clients:
+            await clients.prepare()
+            await clients.close_users(["dev1"])
+            return await clients.connections()
+
+    assert asyncio.run(work()) == [
+        Open("dev1", "dev1", "203.0.113.7", NOW),
+        Open("dev2", "dev2", "203.0.113.7", NOW),
+    ]
+    assert asked == ["DELETE /api/v5/clients/dev1", *2 * ["GET /api/v5/clients"]]
 
 
 def test_a_management_api_that_refuses_says_so_without_a_secret(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import gmqtt
 import psycopg
@@ -20,6 +20,7 @@ from listening import PORT, process
 from paqett.broker import management, rabbitmq
 from paqett.children import free_port
 from paqett.mqtt import clearing
+from paqett.mqtt.closing import close_client
 from paqett.mqtt.consumer import Consumer, Message
 from paqett.mqtt.credentials import verifier, writer_client_id
 from paqett.mqtt.publisher import Publisher
@@ -64,6 +65,16 @@ async def until(ready: Any, what: str = "") -> None:
 
 
 @asynccontextmanager
+async def tidy() -> AsyncIterator[None]:
+    """No connection of a device's is left open."""
+    try:
+        yield
+    finally:
+        while Device.made:
+            await close_client(Device.made.pop())
+
+
+@asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[rabbitmq.Server]:
     """Our API, which the broker asks, and what looks after the broker."""
     stop = asyncio.Event()
@@ -76,7 +87,7 @@ async def running(settings: Settings) -> AsyncIterator[rabbitmq.Server]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rabbitmq, "Server", keep)
-        async with process(settings):
+        async with process(settings), tidy():
             task = asyncio.create_task(rabbitmq.run(settings, stop))
             try:
                 await until(lambda: (kept and kept[0].watched) or task.done(), "it is watched")
@@ -110,8 +121,12 @@ def events(url: str, device_id: str) -> list[tuple[str, str | None, str | None]]
 class Device:
     """A device's connection of its own making; `lost` is set when it has ended."""
 
-    def __init__(self, client_id: str) -> None:
+    made: ClassVar[list[gmqtt.Client]] = []
+
+    def __init__(self, client_id: str, version: int = 5) -> None:
         self.client = gmqtt.Client(client_id)
+        self.version = version
+        self.made.append(self.client)
         self.client.set_config({"reconnect_retries": 0})
         self.lost = asyncio.Event()
         self.client.on_disconnect = lambda *_: self.lost.set()
@@ -121,7 +136,7 @@ class Device:
     async def sign_in(self, port: int, device_id: str, secret: str) -> "Device":
         self.client.set_auth_credentials(device_id, secret)
         async with asyncio.timeout(DEADLINE_S):
-            await self.client.connect("127.0.0.1", port)
+            await self.client.connect("127.0.0.1", port, version=self.version)
         return self
 
     async def subscribe(self, topic: str) -> tuple[int, ...]:
@@ -250,6 +265,9 @@ def test_a_device_reaches_nothing_but_its_own(
             device = await Device(thief).sign_in(rabbit.port, thief, "t")
             device.client.publish(f"paqett/v1/{victim}/telemetry", b"9", qos=1)
             device.client.publish(f"paqett/v1/{victim}/errors", b"9", qos=1)
+            older = await Device(thief, version=4).sign_in(rabbit.port, thief, "t")
+            older.client.publish(f"paqett/v1/{victim}/telemetry", b"9", qos=1)
+            await asyncio.wait_for(older.lost.wait(), 2)
             consumer.publish(f"paqett/v1/{victim}/errors", b"{}")
             await until(lambda: mine.got, "its errors reach a device")
             await until(lambda: got, "its own readings arrive")
@@ -270,7 +288,7 @@ def test_what_happened_while_nobody_looked_is_put_right(
         set_secret(database_url, device_id, "s")
 
     async def work() -> None:
-        async with process(settings):
+        async with process(settings), tidy():
             async with running_only(settings):
                 left = await Device(leaves).sign_in(rabbit.port, leaves, "s")
                 await until(lambda: state(database_url, leaves) == "online", "online")
@@ -315,6 +333,7 @@ def test_nothing_retained_is_kept_and_sessions_are_forgotten(
             await device.client.disconnect()
             assert await clearing.clear_retained(settings.mqtt, [device_id]) == 0
             lasting = gmqtt.Client(device_id, clean_session=False, session_expiry_interval=1000)
+            Device.made.append(lasting)
             lasting.set_auth_credentials(device_id, "s")
             await lasting.connect("127.0.0.1", rabbit.port)
             lasting.subscribe(f"paqett/v1/{device_id}/errors", qos=1)

@@ -19,7 +19,8 @@ GIVEN = {
 
 
 def chosen(kind: str = "rabbitmq", **more: str) -> Settings:
-    return load({"PAQETT_BROKER__KIND": kind, **GIVEN, **more})
+    key = {"PAQETT_BROKER__MANAGEMENT_KEY": "key"} if kind == "emqx" else {}
+    return load({"PAQETT_BROKER__KIND": kind, **GIVEN, **key, **more})
 
 
 def lines(kind: str, name: str, **more: str) -> list[str]:
@@ -80,6 +81,7 @@ def test_emqx_asks_the_same_and_fixes_devices_client_ids() -> None:
         ({"PAQETT_MQTT__SHARE_GROUP": "g"}, "shared subscriptions"),
         ({"PAQETT_BROKER__LISTEN_HOST": "0.0.0.0"}, "allow_plain"),
         ({"PAQETT_BROKER__KIND": "mosquitto"}, "mosquitto"),
+        ({"PAQETT_BROKER__KIND": "emqx"}, "management_key"),
     ],
 )
 def test_what_would_not_be_safe_is_refused(more: dict[str, str], told: str) -> None:

@@ -2,10 +2,10 @@
 
 import asyncio
 
-from paqett.broker import mosquitto, rabbitmq
+from paqett.broker import emqx, mosquitto, rabbitmq
 from paqett.settings import Settings
 
-_KINDS = {"mosquitto": mosquitto.run, "rabbitmq": rabbitmq.run, "emqx": rabbitmq.run}
+_KINDS = {"mosquitto": mosquitto.run, "rabbitmq": rabbitmq.run, "emqx": emqx.run}
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:

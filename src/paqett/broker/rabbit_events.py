@@ -45,7 +45,7 @@ class Watch:
             if DEVICE_ID.fullmatch(one.user):
                 self._open.setdefault(one.user, {})[one.name] = one
         gone = set(online) - self._open.keys()
-        why = "the broker's record was interrupted"
+        why = "gone when the broker was asked"
         heard = [Heard(Event("disconnected", device, why), now) for device in sorted(gone)]
         for device in sorted(self._open.keys() - set(online)):
             newest = list(self._open[device].values())[-1]

@@ -39,17 +39,20 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
     Raises `ConfigurationError` for settings it cannot be looked after with.
     """
-    check(settings)
     async with Management(settings) as management:
-        server = Server(settings, management)
-        tasks = [
-            asyncio.create_task(server.listen()),
-            asyncio.create_task(follow(settings.database, server, server.recorder)),
-        ]
-        await until_stopped(tasks, stop)
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
+        await look_after(settings, stop, Server(settings, management))
+
+
+async def look_after(settings: Settings, stop: asyncio.Event, server: "Server") -> None:
+    """The tasks of a server, until `stop`."""
+    tasks = [
+        asyncio.create_task(server.listen()),
+        asyncio.create_task(follow(settings.database, server, server.recorder)),
+    ]
+    await until_stopped(tasks, stop)
+    for task in tasks:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
     await server.recorder.record_the_rest(settings.database)
     for result in results:
         if isinstance(result, Exception):
@@ -57,9 +60,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
 
 class Server:
-    """The broker's side of `following.follow`."""
+    """The broker's side of `following.follow`. Raises `ConfigurationError` for its settings."""
 
     def __init__(self, settings: Settings, management: Management) -> None:
+        check(settings)
         self._settings = settings
         self._management = management
         self._file: Path = settings.data_dir / "broker" / "passwords"

@@ -8,13 +8,12 @@ from urllib.parse import urlsplit
 from paqett.broker import files
 from paqett.children import LOOPBACK
 from paqett.errors import ConfigurationError
-from paqett.settings import Settings, config_dir
+from paqett.settings import SHORTEST_SECRET, Settings, config_dir
 
 _FILES = {
     "rabbitmq": ("rabbitmq.conf", "enabled_plugins"),
     "emqx": ("emqx.conf", "users.csv"),
 }
-_SHORTEST_SECRET = 32
 # as such it stands in an address, or unquoted in a configuration
 _PLAIN = re.compile(r"[A-Za-z0-9._~-]+")
 _MOST_PREFETCH = 65535
@@ -27,9 +26,9 @@ def check(settings: Settings) -> None:
         raise ConfigurationError(
             "broker.kind is mosquitto: `paqett broker` writes its files itself"
         )
-    if len(broker.auth_secret) < _SHORTEST_SECRET or not _PLAIN.fullmatch(broker.auth_secret):
+    if len(broker.auth_secret) < SHORTEST_SECRET or not _PLAIN.fullmatch(broker.auth_secret):
         raise ConfigurationError(
-            f"broker.auth_secret needs {_SHORTEST_SECRET} letters and digits or more: whoever"
+            f"broker.auth_secret needs {SHORTEST_SECRET} letters and digits or more: whoever"
             " knows it may ask which devices' secrets are right"
         )
     for name, text in (("mqtt.username", mqtt.username), ("mqtt.password", mqtt.password)):
@@ -42,6 +41,8 @@ def check(settings: Settings) -> None:
         )
     if url.scheme == "http" and url.hostname not in LOOPBACK:
         raise ConfigurationError("broker.management_url is sent a password: https beyond loopback")
+    if broker.kind == "emqx" and not broker.management_key:
+        raise ConfigurationError("broker.management_key and _secret: EMQX's API takes its own keys")
     if broker.kind == "rabbitmq" and mqtt.share_group:
         raise ConfigurationError("mqtt.share_group: RabbitMQ has no shared subscriptions for MQTT")
 

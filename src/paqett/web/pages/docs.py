@@ -33,6 +33,7 @@ PEOPLE = {
 """What people read who use an installation, in this order."""
 OPERATORS = {
     "exposing": "TLS, proxies, limits of the listener, and what people must be told.",
+    "brokers": "Mosquitto, RabbitMQ where nothing acknowledged may be lost, and EMQX.",
     "backup": "One file of the whole database, and its return without what was erased since.",
     "mail": "What people are told, SMTP, jobs, and what is kept how long.",
     "admin-sql": "Views of all accounts: counts, times and sizes.",
