@@ -64,8 +64,6 @@ def configure(level: str, form: str, process: str) -> None:
     logging.getLogger("gmqtt.mqtt.protocol").setLevel(logging.ERROR)
     # uvicorn warns of every request that is not HTTP: strangers must not fill the log.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    # it logs every address it asks, and those hold secrets and names
-    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def _printable(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import pytest
 from listening import PORT, process
 from paqett.broker import management, rabbitmq
 from paqett.children import free_port
+from paqett.local.packets import connect_packet
 from paqett.mqtt import clearing
 from paqett.mqtt.closing import close_client
 from paqett.mqtt.consumer import Consumer, Message
@@ -226,6 +227,25 @@ def test_a_second_connection_takes_over_whatever_its_client_id(
     asyncio.run(work())
     kinds = [kind for kind, _, _ in events(database_url, device_id)]
     assert kinds == ["connected", *3 * ["taken_over", "connected"], "disconnected"]
+
+
+def test_a_device_without_a_client_id_is_let_in(
+    rabbit: Rabbit, settings: Settings, database_url: str, owner: Tenant
+) -> None:
+    """As `mosquitto_pub` does it; the broker then makes one up."""
+    device_id = owner.devices[0]
+    set_secret(database_url, device_id, "s")
+
+    async def work() -> None:
+        async with process(settings):
+            for _ in range(3):
+                reader, writer = await asyncio.open_connection("127.0.0.1", rabbit.port)
+                writer.write(connect_packet("", "s", device_id))
+                assert await asyncio.wait_for(reader.readexactly(4), 5) == b"\x20\x02\x00\x00"
+                writer.close()
+                await writer.wait_closed()
+
+    asyncio.run(work())
 
 
 def test_a_device_reaches_nothing_but_its_own(
