@@ -35,6 +35,7 @@ from paqett import (
     oversight,
     passwords,
     privacy_commands,
+    roles,
     sessions,
     telemetry_commands,
     usage,
@@ -328,11 +329,18 @@ def _up(settings: Settings, arguments: argparse.Namespace) -> int:
 def _migrate(settings: Settings, _: argparse.Namespace) -> int:
     async def run() -> list[str]:
         async with await db.connect(settings.database, "migrate", autocommit=True) as conn:
-            return await migrate.migrate(conn)
+            applied = await migrate.migrate(conn)
+            await roles.set_passwords(conn, _role_passwords(settings))
+            return applied
 
     applied = asyncio.run(run())
     _say(f"applied {', '.join(applied)}" if applied else "the schema is current")
     return 0
+
+
+def _role_passwords(settings: Settings) -> dict[str, str]:
+    named = msgspec.structs.asdict(settings.roles)
+    return {name.removesuffix("_password"): password for name, password in named.items()}
 
 
 def _doctor(settings: Settings, arguments: argparse.Namespace) -> int:
