@@ -322,7 +322,7 @@ def _up(settings: Settings, arguments: argparse.Namespace) -> int:
 def _migrate(settings: Settings, _: argparse.Namespace) -> int:
     async def run() -> list[str]:
         async with await db.connect(settings.database, "migrate", autocommit=True) as conn:
-            return await migrate.migrate(conn)
+            return await migrate.migrate(conn, migrate.Patience.of(settings.database))
 
     applied = asyncio.run(run())
     _say(f"applied {', '.join(applied)}" if applied else "the schema is current")
