@@ -134,7 +134,7 @@ def test_the_link_of_the_mail_undoes_a_deletion_once(eyes: Eyes, site: Site) -> 
     with eyes.open(f"/deletion/undo?token={token}") as page:
         eyes.barriers(page)
         page.click("main button")
-        page.wait_for_selector("text=Your account is open again")
+        page.wait_for_selector("text=The account is open again")
         eyes.shoot(page, "undone")
     again = site.post("/deletion/undo", token=token)
     assert again.status_code == 422

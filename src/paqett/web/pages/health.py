@@ -112,7 +112,7 @@ def advice(device: Device, events: list[Event]) -> Health:
     return Health(
         "waiting",
         "",
-        "Nothing has been heard of the device yet. Send a reading as above; it appears here by itself.",
+        "Nothing has been heard of the device yet. Send a reading, and it appears here.",
     )
 
 

@@ -53,6 +53,20 @@
   // what is measured in one unit shares a scale; flags have one of their own
   const scaleOf = (line) => (line.kind === "boolean" ? "flags" : line.unit || "–");
 
+  // dots, where there is room for them or too little for a line
+  const sparse = (plot) => {
+    const [first, last] = plot.series[0].idxs;
+    const wide = plot.valToPos(plot.data[0][last], "x") - plot.valToPos(plot.data[0][first], "x");
+    return last - first < 3 || 10 * (last - first) <= wide;
+  };
+  // values with a gap on either side, which no line would show
+  const alone = (values) => {
+    const known = [...values.keys()].filter((at) => values[at] !== undefined);
+    const missing = (at) => at === undefined || values[at] === null;
+    const found = known.filter((at, place) => values[at] !== null && missing(known[place - 1]) && missing(known[place + 1]));
+    return found.length ? found : null;
+  };
+
   const COUNTED = ["sum", "count"];
   const flag = (value) => (value === 1 ? "true" : value === 0 ? "false" : `${Math.round(value * 100)} % true`);
 
@@ -181,7 +195,7 @@
         width: 1.75,
         ...(line.kind === "boolean" && { paths: uPlot.paths.stepped({ align: 1 }), fill: `${colour(`--series-${(i % 8) + 1}`)}33`, fillTo: () => 0 }),
         value: (plot, value, at, index) => this.told(line, index === null ? plot.data[at].findLast((one) => one !== null && one !== undefined) : value),
-        points: { size: 5 },
+        points: { size: 5, show: sparse, filter: (plot, at, shown) => (shown ? null : alone(plot.data[at])) },
       }));
       this.plot = new uPlot({
         width: this.area.clientWidth,
