@@ -21,14 +21,10 @@ def test_a_process_refuses_a_database_without_schema(bare_database_url: str) -> 
         in_database(bare_database_url, migrate.require_current)
 
 
-def test_a_process_refuses_an_older_and_a_newer_schema(database_url: str) -> None:
+def test_a_process_refuses_an_older_schema(database_url: str) -> None:
     with psycopg.connect(database_url) as conn:
-        conn.execute("UPDATE schema_migration SET name = '9999_later' WHERE name LIKE '0001%'")
+        conn.execute("DELETE FROM schema_migration WHERE name LIKE '0001%'")
     with pytest.raises(SchemaOutdatedError, match="0001_foundation"):
-        in_database(database_url, migrate.require_current)
-    with psycopg.connect(database_url) as conn:
-        conn.execute("INSERT INTO schema_migration VALUES ('0001_foundation', '')")
-    with pytest.raises(SchemaOutdatedError, match="9999_later"):
         in_database(database_url, migrate.require_current)
 
 

@@ -13,7 +13,7 @@ from psycopg_pool import AsyncConnectionPool
 from paqett import db, log, migrate
 from paqett.billing.client import Stripe
 from paqett.db import Connection
-from paqett.errors import ConfigurationError
+from paqett.errors import ConfigurationError, SchemaBehindError
 from paqett.passwords import Hasher
 from paqett.plans import Plan, load_plans
 from paqett.settings import Settings
@@ -76,20 +76,32 @@ async def services(
 async def wait_for_database(settings: Settings, stop: asyncio.Event) -> None:
     """Return once the database answers and has this program's schema, or `stop` is set.
 
-    Raises `SchemaOutdatedError` where it answers with another schema.
+    Waits for an older schema to be migrated, and goes on beside a newer one that allows it. Raises
+    `SchemaOutdatedError` where that needs a newer program.
     """
-    told = False
+    told = ""
     while not stop.is_set():
-        with suppress(Error, OSError):
+        try:
             conn = await db.connect(settings.database, "start", autocommit=True)
             async with conn:
-                await migrate.require_current(conn)
+                say_newer(await migrate.require_current(conn))
+        except (Error, OSError):
+            waits_for = "the database"
+        except SchemaBehindError as error:
+            waits_for = str(error)
+        else:
             return
-        if not told:
-            _logger.warning("waiting for the database")
-            told = True
+        if waits_for != told:
+            _logger.warning("waiting", reason=waits_for)
+            told = waits_for
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 1)
+
+
+def say_newer(migrations: list[str]) -> None:
+    """In the log: the schema is of a newer program, which is soon to take this one's place."""
+    if migrations:
+        _logger.warning("the schema is newer than this program: upgrade it", unknown=migrations)
 
 
 async def until_stopped(tasks: Iterable[asyncio.Task[Any]], stop: asyncio.Event) -> None:

@@ -329,7 +329,7 @@ def _up(settings: Settings, arguments: argparse.Namespace) -> int:
 def _migrate(settings: Settings, _: argparse.Namespace) -> int:
     async def run() -> list[str]:
         async with await db.connect(settings.database, "migrate", autocommit=True) as conn:
-            applied = await migrate.migrate(conn)
+            applied = await migrate.migrate(conn, migrate.Patience.of(settings.database))
             await roles.set_passwords(conn, _role_passwords(settings))
             return applied
 

@@ -40,6 +40,9 @@ class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pool_size: int
     connect_timeout_s: float
     statement_timeout_s: float
+    migrate_lock_timeout_s: float
+    migrate_statement_timeout_s: float
+    migrate_patience_s: float
 
 
 class Roles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

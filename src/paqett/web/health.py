@@ -38,9 +38,9 @@ async def readyz(request: _Request) -> Response[bytes]:
     status = 200
     try:
         async with db.transaction(services.pool, timeout_s=5) as conn:
-            await migrate.require_current(conn)
+            newer = await migrate.require_current(conn)
             if _operator(request):
-                body |= await _details(services, conn)
+                body |= await _details(services, conn) | {"schema_newer": newer}
     except PaqettError as error:
         status, body = 503, {"status": "not ready", "reason": str(error)}
     return Response(msgspec.json.encode(body), status_code=status, media_type=MediaType.JSON)
