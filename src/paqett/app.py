@@ -10,7 +10,7 @@ import msgspec
 from psycopg import Error
 from psycopg_pool import AsyncConnectionPool
 
-from paqett import db, log, migrate
+from paqett import db, log, migrate, ops, pools
 from paqett.billing.client import Stripe
 from paqett.db import Connection
 from paqett.errors import ConfigurationError, SchemaBehindError
@@ -64,6 +64,8 @@ async def services(
     stripe = Stripe(settings.stripe) if settings.stripe.secret_key else None
     readers = db.pool(settings.database, process, reading=True)
     async with db.pool(settings.database, process) as pool, readers:
+        pools.watch(pool, "main")
+        pools.watch(readers, "reading")
         hasher = Hasher(settings.auth)
         try:
             yield Services(settings, pool, readers, plans, hasher, clock, stripe)
@@ -91,6 +93,7 @@ async def wait_for_database(settings: Settings, stop: asyncio.Event) -> None:
             waits_for = str(error)
         else:
             return
+        ops.health.note("database", "failed", f"waiting: {waits_for}")
         if waits_for != told:
             _logger.warning("waiting", reason=waits_for)
             told = waits_for
@@ -99,7 +102,8 @@ async def wait_for_database(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def say_newer(migrations: list[str]) -> None:
-    """In the log: the schema is of a newer program, which is soon to take this one's place."""
+    """In log and metrics: the schema is of a newer program, soon to take this one's place."""
+    ops.note_schema(migrations)
     if migrations:
         _logger.warning("the schema is newer than this program: upgrade it", unknown=migrations)
 

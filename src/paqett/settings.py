@@ -132,6 +132,7 @@ class Ops(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: int
     token: str
     open_on_api: bool
+    tracing: bool
 
 
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
