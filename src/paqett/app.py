@@ -16,6 +16,7 @@ from paqett.db import Connection
 from paqett.errors import ConfigurationError, SchemaBehindError
 from paqett.passwords import Hasher
 from paqett.plans import Plan, load_plans
+from paqett.replica import Readers
 from paqett.settings import Settings
 
 _logger = log.get("app")
@@ -24,12 +25,12 @@ _logger = log.get("app")
 class Services(msgspec.Struct, frozen=True):
     """What the API's handlers and the worker's tasks are given.
 
-    `readers` is for readings: its statements have the statement timeout.
+    `readers` is for readings: its statements have the statement timeout, and may be a replica's.
     """
 
     settings: Settings
     pool: AsyncConnectionPool[Connection]
-    readers: AsyncConnectionPool[Connection]
+    readers: Readers
     plans: dict[str, Plan]
     hasher: Hasher
     clock: Callable[[], datetime]
@@ -62,10 +63,9 @@ async def services(
     """
     plans = load_plans(settings.plans_file)
     stripe = Stripe(settings.stripe) if settings.stripe.secret_key else None
-    readers = db.pool(settings.database, process, reading=True)
+    readers = Readers(settings.database, process)
     async with db.pool(settings.database, process) as pool, readers:
         pools.watch(pool, "main")
-        pools.watch(readers, "reading")
         hasher = Hasher(settings.auth)
         try:
             yield Services(settings, pool, readers, plans, hasher, clock, stripe)

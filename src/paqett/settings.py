@@ -37,6 +37,8 @@ class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[database]`"""
 
     url: str
+    replica_url: str
+    replica_wait_s: float
     pool_size: int
     connect_timeout_s: float
     statement_timeout_s: float
