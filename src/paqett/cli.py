@@ -35,13 +35,17 @@ from paqett import (
     oversight,
     passwords,
     privacy_commands,
+    roles,
     sessions,
     telemetry_commands,
     tracing,
     usage,
 )
+from paqett.app import utc_now
 from paqett.billing import sync as billing
 from paqett.broker import process as broker
+from paqett.doctor.others import examine_others
+from paqett.doctor.tls import examine_tls
 from paqett.erasure import closing
 from paqett.errors import ConfigurationError, Conflict, Invalid, NotFound, PaqettError
 from paqett.ingest import process as ingest
@@ -80,9 +84,12 @@ def _here(settings: Settings, command: str) -> Settings:
         return settings
     if not (settings.data_dir / "up.json").exists():
         return settings
-    url = state.load(settings.data_dir.resolve()).database_url
-    return msgspec.structs.replace(
-        settings, database=msgspec.structs.replace(settings.database, url=url)
+    here, change = state.load(settings.data_dir.resolve()), msgspec.structs.replace
+    return change(
+        settings,
+        database=change(settings.database, url=here.database_url),
+        mqtt=change(settings.mqtt, port=here.platform_port, password=here.broker_password),
+        broker=change(settings.broker, listen_port=here.mqtt_port),
     )
 
 
@@ -331,25 +338,37 @@ def _up(settings: Settings, arguments: argparse.Namespace) -> int:
 def _migrate(settings: Settings, _: argparse.Namespace) -> int:
     async def run() -> list[str]:
         async with await db.connect(settings.database, "migrate", autocommit=True) as conn:
-            return await migrate.migrate(conn, migrate.Patience.of(settings.database))
+            applied = await migrate.migrate(conn, migrate.Patience.of(settings.database))
+            await roles.set_passwords(conn, _role_passwords(settings))
+            return applied
 
     applied = asyncio.run(run())
     _say(f"applied {', '.join(applied)}" if applied else "the schema is current")
     return 0
 
 
-def _doctor(settings: Settings, arguments: argparse.Namespace) -> int:
-    async def run() -> list[doctor.Finding]:
-        try:
-            async with await db.connect(settings.database, "doctor") as conn:
-                return await doctor.examine(conn, datetime.now(UTC))
-        except (psycopg.OperationalError, OSError) as error:
-            mend = "start it, or set PAQETT_DATABASE__URL"
-            return [doctor.Finding("database", "failed", str(error).strip(), mend)]
+def _role_passwords(settings: Settings) -> dict[str, str]:
+    named = msgspec.structs.asdict(settings.roles)
+    return {name.removesuffix("_password"): password for name, password in named.items()}
 
-    findings = [*doctor.examine_machine(settings), *asyncio.run(run())]
+
+def _doctor(settings: Settings, arguments: argparse.Namespace) -> int:
+    findings = asyncio.run(_examined(settings))
     _show(findings, arguments)
     return int(any(finding.state == "failed" for finding in findings))
+
+
+async def _examined(settings: Settings) -> list[doctor.Finding]:
+    found = [*doctor.examine_machine(settings), *examine_tls(settings, utc_now())]
+    try:
+        async with await db.connect(settings.database, "doctor") as conn:
+            found += await doctor.examine_server(conn, utc_now())
+            found += await doctor.examine(conn, utc_now())
+    except (psycopg.OperationalError, OSError) as error:
+        mend = "start it, or set PAQETT_DATABASE__URL"
+        found.append(doctor.Finding("database", "failed", str(error).strip(), mend))
+    plans = load_plans(settings.plans_file).values()
+    return found + await examine_others(settings, plans, utc_now)
 
 
 def _simulate(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -47,6 +47,14 @@ class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     migrate_patience_s: float
 
 
+class Roles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[roles]`"""
+
+    api_password: str
+    ingest_password: str
+    worker_password: str
+
+
 class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[http]`"""
 
@@ -229,6 +237,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     paqett: General
     log: Log
     database: Database
+    roles: Roles
     http: Http
     auth: Auth
     mail: Mail

@@ -14,7 +14,7 @@ from pathlib import Path
 from prometheus_client import Counter, Gauge
 from psycopg import Error
 
-from paqett import db, log, ops
+from paqett import certificates, db, log, ops
 from paqett.app import until_stopped
 from paqett.broker import files
 from paqett.broker.log_lines import Event, is_running, is_signed_in, parse
@@ -56,11 +56,13 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     """
     broker = _Broker(settings)
     broker.write_configuration()
-    tasks = [
-        asyncio.create_task(broker.keep_running()),
-        asyncio.create_task(broker.follow_database()),
-    ]
-    await until_stopped(tasks, stop)
+    with certificates.hang_ups() as hung_up:
+        tasks = [
+            asyncio.create_task(broker.keep_running()),
+            asyncio.create_task(broker.follow_database()),
+            asyncio.create_task(broker.follow_certificate(hung_up)),
+        ]
+        await until_stopped(tasks, stop)
     # the log is read to its end: a broker that cannot write it cannot end
     await broker.stop()
     for task in tasks:
@@ -230,6 +232,17 @@ class _Broker:
                 _recording.set(0)
                 ops.health.note("database", "warning", "away: the broker goes on as it was")
             await asyncio.sleep(1)
+
+    async def follow_certificate(self, hung_up: asyncio.Event) -> None:
+        """Mosquitto takes a renewed certificate for new connections, at a SIGHUP of its own."""
+        own = self._settings.broker
+        async for _ in certificates.renewals(own.tls_cert_file, own.tls_key_file, hung_up):
+            # else it would have to start anew, which cuts everybody off
+            while not (self._serving and self._writer_seen):  # noqa: ASYNC110 - rare and short
+                await asyncio.sleep(0.2)
+            self._reload_due = True
+            self._reload()
+            _logger.info("broker rereads its files")
 
     async def _follow(self, conn: Connection) -> None:
         loop = asyncio.get_running_loop()
