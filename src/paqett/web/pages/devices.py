@@ -55,7 +55,7 @@ async def device_list(
         )  # fmt: skip
         counts = await device_lists.counts(conn, account, now)
         tags = await device_lists.tags(conn, account)
-    async with db.statements(services.readers) as conn:
+    async with services.readers.statements() as conn:
         latest = await read.latest(conn, account, [one.id for one in found.items], now)
     asked = {"q": q, "tag": tag, "state": how, "sort": "" if sort == "created" else sort}
     return view.render(

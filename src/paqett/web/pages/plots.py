@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from litestar import Request
 
-from paqett import charts, db
+from paqett import charts
 from paqett.charts import Chart, Line, Series
 from paqett.errors import Invalid
 from paqett.readings.buckets import from_us
@@ -184,7 +184,7 @@ async def draw(request: _Request, plot: Plot, points: int) -> Chart:
     query = charts.bounded(asked(request, plot, devices or ["-"], now), points)
 
     async def read() -> Chart:
-        async with db.statements(services.readers) as conn:
+        async with services.readers.statements() as conn:
             series = choose(await charts.known(conn, account, devices), plot.series)
             return await charts.draw(conn, account, series, query, now)
 
