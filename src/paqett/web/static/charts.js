@@ -157,6 +157,7 @@
         this.plot.setScale("x", { min: this.from, max: this.to });
         for (const scale of new Set(this.lines.map(scaleOf))) this.plot.setScale(scale, this.reach(scale));
       });
+      if (this.plot.cursor.idx === null || this.plot.cursor.idx === undefined) this.plot.setLegend({ idx: null }, false);
     }
 
     // the least and the greatest value of what has one unit, with some air
