@@ -10,12 +10,13 @@ import msgspec
 from psycopg import Error
 from psycopg_pool import AsyncConnectionPool
 
-from paqett import db, log, migrate
+from paqett import db, log, migrate, ops, pools
 from paqett.billing.client import Stripe
 from paqett.db import Connection
 from paqett.errors import ConfigurationError, SchemaBehindError
 from paqett.passwords import Hasher
 from paqett.plans import Plan, load_plans
+from paqett.replica import Readers
 from paqett.settings import Settings
 
 _logger = log.get("app")
@@ -24,12 +25,12 @@ _logger = log.get("app")
 class Services(msgspec.Struct, frozen=True):
     """What the API's handlers and the worker's tasks are given.
 
-    `readers` is for readings: its statements have the statement timeout.
+    `readers` is for readings: its statements have the statement timeout, and may be a replica's.
     """
 
     settings: Settings
     pool: AsyncConnectionPool[Connection]
-    readers: AsyncConnectionPool[Connection]
+    readers: Readers
     plans: dict[str, Plan]
     hasher: Hasher
     clock: Callable[[], datetime]
@@ -62,8 +63,9 @@ async def services(
     """
     plans = load_plans(settings.plans_file)
     stripe = Stripe(settings.stripe) if settings.stripe.secret_key else None
-    readers = db.pool(settings.database, process, reading=True)
+    readers = Readers(settings.database, process)
     async with db.pool(settings.database, process) as pool, readers:
+        pools.watch(pool, "main")
         hasher = Hasher(settings.auth)
         try:
             yield Services(settings, pool, readers, plans, hasher, clock, stripe)
@@ -91,6 +93,7 @@ async def wait_for_database(settings: Settings, stop: asyncio.Event) -> None:
             waits_for = str(error)
         else:
             return
+        ops.health.note("database", "failed", f"waiting: {waits_for}")
         if waits_for != told:
             _logger.warning("waiting", reason=waits_for)
             told = waits_for
@@ -99,7 +102,8 @@ async def wait_for_database(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def say_newer(migrations: list[str]) -> None:
-    """In the log: the schema is of a newer program, which is soon to take this one's place."""
+    """In log and metrics: the schema is of a newer program, soon to take this one's place."""
+    ops.note_schema(migrations)
     if migrations:
         _logger.warning("the schema is newer than this program: upgrade it", unknown=migrations)
 

@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 import psycopg
 import uvloop
-from prometheus_client import start_http_server
 
 from paqett import (
     __version__,
@@ -32,12 +31,14 @@ from paqett import (
     migrate,
     moves,
     notices,
+    ops,
     oversight,
     passwords,
     privacy_commands,
     roles,
     sessions,
     telemetry_commands,
+    tracing,
     usage,
 )
 from paqett.app import utc_now
@@ -54,6 +55,7 @@ from paqett.principals import SCOPES
 from paqett.settings import Settings, load
 from paqett.sqlfiles import query
 from paqett.web import server
+from paqett.web.listener import check_ops_listener
 from paqett.worker import process as worker
 
 _ON_WHAT_RUNS_HERE = ("admin", "device", "doctor", "privacy", "simulate")
@@ -280,8 +282,10 @@ def _show(data: Any, arguments: argparse.Namespace) -> None:
 
 def _process(name: str, run: Process) -> Callable[[Settings, argparse.Namespace], int]:
     def start(settings: Settings, _: argparse.Namespace) -> int:
+        check_ops_listener(settings)
+        tracing.configure(on=settings.ops.tracing)
         if settings.ops.port and name != "api":
-            start_http_server(settings.ops.port, settings.ops.host)
+            ops.listen(settings.ops.host, settings.ops.port)
         uvloop.run(_until_signal(run, settings))
         return 0
 
@@ -293,7 +297,11 @@ async def _until_signal(run: Process, settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await run(settings, stop)
+    beating = asyncio.create_task(ops.health.keep_beating())
+    try:
+        await run(settings, stop)
+    finally:
+        beating.cancel()
 
 
 async def _api(settings: Settings, stop: asyncio.Event) -> None:
@@ -309,6 +317,7 @@ async def _agent(settings: Settings, stop: asyncio.Event) -> None:
     own = settings.agent
     if not own.device_id or not own.secret:
         raise ConfigurationError("PAQETT_AGENT__DEVICE_ID and PAQETT_AGENT__SECRET are not set")
+    ops.health.note("agent", "ok", "sends this machine's readings")
     await agent.run(
         own.host, own.port, own.device_id, own.secret, stop, own.interval_s, tls=own.tls
     )

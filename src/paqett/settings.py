@@ -37,6 +37,8 @@ class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[database]`"""
 
     url: str
+    replica_url: str
+    replica_wait_s: float
     pool_size: int
     connect_timeout_s: float
     statement_timeout_s: float
@@ -140,6 +142,7 @@ class Ops(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: int
     token: str
     open_on_api: bool
+    tracing: bool
 
 
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

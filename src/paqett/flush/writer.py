@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from psycopg import DataError, Error, IntegrityError
 
-from paqett import db, log, migrate
+from paqett import db, log, migrate, tracing
 from paqett.db import Connection
 from paqett.errors import PaqettError, SchemaOutdatedError
 from paqett.flush import metrics
@@ -71,14 +71,20 @@ class Writer:
 
     async def _attempt(self, batch: Sequence[Incoming], beside: Beside | None) -> Outcome:
         started = time.perf_counter()
+        with tracing.span("flush", messages=len(batch)) as span:
+            outcome = await self._write(batch, beside)
+            span.set_attribute("paqett.stored", outcome.stored)
+        metrics.note(outcome, len(batch), time.perf_counter() - started)
+        self._expire()
+        return outcome
+
+    async def _write(self, batch: Sequence[Incoming], beside: Beside | None) -> Outcome:
         async with asyncio.timeout(self._timeout_s):
             conn = await self.connection()
             async with conn.transaction():
                 outcome = await write_batch(conn, self._directory, batch)
                 if beside is not None:
                     await beside(conn)
-        metrics.note(outcome, len(batch), time.perf_counter() - started)
-        self._expire()
         return outcome
 
     async def _refuse(self, message: Incoming, error: Error, beside: Beside | None) -> Outcome:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from psycopg import Error
 
-from paqett import db, log, migrate
+from paqett import db, log, migrate, ops
 from paqett.app import say_newer, until_stopped
 from paqett.db import Connection
 from paqett.errors import PaqettError, SchemaBehindError
@@ -129,6 +129,7 @@ async def _open_spool(settings: Settings, stop: asyncio.Event) -> Spool | None:
                 min_free_bytes=settings.ingest.spool_min_free_bytes,
             )
         except SpoolInUse:
+            ops.health.note("lead", "ok", "standing by: another ingest process has the spool")
             if not told:
                 _logger.info("standing by: another ingest process has the spool")
                 told = True
@@ -159,16 +160,19 @@ class _Lead:
             held = await self._try()
             if held:
                 _logger.info("active")
+                ops.health.note("lead", "ok", "active")
                 return True
             away = held is None
+            why = f"waiting for {self._away}" if away else "another ingest process is active"
             if not away:  # somebody else reads: without the database that must stay so
                 self.leave()
                 began = time.monotonic()
             waited_s = time.monotonic() - began
             if away and waited_s > _WITHOUT_DATABASE_AFTER_S and self._marker.exists():
                 _logger.warning("active without the database: everything goes to the spool")
+                ops.health.note("lead", "warning", f"active, {why}: everything goes to the spool")
                 return True
-            why = f"waiting for {self._away}" if away else "another ingest process is active"
+            ops.health.note("lead", "failed" if away else "ok", f"standing by: {why}")
             if why != told:
                 _logger.warning(why) if away else _logger.info("standing by: " + why)
                 told = why
@@ -228,7 +232,8 @@ class _Lead:
             try:
                 if self._conn is not None:
                     async with asyncio.timeout(_QUERY_S):
-                        await self._conn.execute("SELECT 1")
+                        ops.note_schema(await migrate.require_current(self._conn))
+                    ops.health.note("lead", "ok", "active")
                 else:
                     held = await self._try()
                     if held is False:
@@ -236,6 +241,7 @@ class _Lead:
                         raise LostLead("another ingest process is active")
             except (Error, OSError):
                 _logger.warning("lost the database; going on with the spool")
+                ops.health.note("lead", "warning", "active, without the database: see the spool")
                 await self.close()
                 self._conn = None
             await asyncio.sleep(2.0 if self._conn is not None else 0.5)

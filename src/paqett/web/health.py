@@ -8,7 +8,7 @@ from litestar import MediaType, Request, Response, get
 from litestar.datastructures import State
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from paqett import __version__, db, doctor, migrate, retention
+from paqett import __version__, db, doctor, migrate, ops, retention
 from paqett.app import Services
 from paqett.errors import NotFound, PaqettError
 
@@ -39,6 +39,7 @@ async def readyz(request: _Request) -> Response[bytes]:
     try:
         async with db.transaction(services.pool, timeout_s=5) as conn:
             newer = await migrate.require_current(conn)
+            ops.note_schema(newer)
             if _operator(request):
                 body |= await _details(services, conn) | {"schema_newer": newer}
     except PaqettError as error:
