@@ -1,7 +1,7 @@
 # `make help` lists the targets.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup browser up down check test again prove bench
+.PHONY: help setup browser up down check test again prove bench reference
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -37,3 +37,6 @@ prove: browser ## the long form of every proof, into benchmarks/results/
 
 bench: setup ## measure against the ceiling of the same run
 	$(PY) benchmarks/run.py
+
+reference: setup ## write the pages of the docs that come from the program itself
+	$(PY) tests/reference.py

@@ -66,6 +66,13 @@ def test_no_unit_is_open_to_more_than_it_needs(units: Path, name: str) -> None:
     assert float(figure[1]) == pytest.approx(float(documented[1]), abs=0.5)
 
 
+def test_no_unit_takes_the_shared_memory_of_its_user_away(units: Path) -> None:
+    """Seen: paqett-migrate runs as postgres, and RemoveIPC=yes left the server without its own."""
+    for path in (*UNITS.glob("*.service"), *UNITS.glob("*.service.d/*.conf")):
+        assert not re.search(r"^RemoveIPC=(yes|true|on|1)", path.read_text(), re.MULTILINE), path
+    assert directives("paqett-migrate.service")["User"] == ["postgres"]
+
+
 def _install_md() -> str:
     return (ROOT / "docs/install.md").read_text().replace("\n", " ")
 

@@ -32,8 +32,13 @@ NOT_TRIED = "broker rules"
 
 
 def asked(settings: Settings) -> list[Finding]:
-    plans = load_plans(settings.plans_file).values()
-    return asyncio.run(examine_others(settings, plans, utc_now))
+    async def work() -> list[Finding]:
+        plans = load_plans(settings.plans_file).values()
+        findings = await examine_others(settings, plans, utc_now)
+        await asyncio.sleep(0.1)  # a TLS connection that is given up takes a few rounds to close
+        return findings
+
+    return asyncio.run(work())
 
 
 def found(subject: str, environ: dict[str, str]) -> list[Finding]:
@@ -256,6 +261,9 @@ def test_the_public_address_as_people_reach_it(tmp_path: Path, monkeypatch) -> N
         assert (finding.state, finding.detail.endswith("leads here")) == ("ok", True)
         (clock,) = found("clock", front.environ)
         assert clock.state == "ok"
+        for little in (timedelta(seconds=-2), timedelta(seconds=1)):
+            front.ahead = little  # a Date has whole seconds, and servers keep theirs for one
+            assert found("clock", front.environ)[0].state == "ok"
         front.ahead = timedelta(minutes=5)
         (clock,) = found("clock", front.environ)
         assert (clock.state, "says" in clock.detail) == ("failed", True)

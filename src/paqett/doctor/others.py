@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import httpx
@@ -20,6 +20,7 @@ from paqett.plans import Plan
 from paqett.settings import Settings
 
 _PATIENCE_S = 10.0
+_DATE_GRAIN = timedelta(seconds=2)  # it has whole seconds, and servers keep theirs for one
 
 
 async def examine_others(
@@ -126,6 +127,7 @@ async def _address(settings: Settings, clock: Callable[[], datetime]) -> list[Fi
         return [Finding("address", "failed", detail, mend)]
     found = [Finding("address", "ok", f"{settings.public_url} leads here")]
     if "date" in answer.headers:
-        theirs = parsedate_to_datetime(answer.headers["date"])
-        found.append(clock_finding(f"what {settings.public_url} says", theirs, clock()))
+        said, now = parsedate_to_datetime(answer.headers["date"]), clock()
+        theirs = min(max(now, said), said + _DATE_GRAIN)
+        found.append(clock_finding(f"what {settings.public_url} says", theirs, now))
     return found

@@ -1,0 +1,225 @@
+"""Every command in README.md and docs/ is run, on one stack as `paqett up` starts it.
+
+A page is a session: its commands run in turn in one shell, in a folder where `.paqett` is, after
+the variables of docs/README.md have been set. curl fails where the answer is a refusal.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+
+from blocks import PAGES, ROOT, Block, blocks, commands, without_blocks, words
+from forked import command
+from paqett import cli, webhooks
+from stacks import Stack, running_stack, until
+
+SHELL = ("sh", "console")
+# no other word for a shell, so that no command is overlooked
+LANGUAGES = {*SHELL, "python", "sql", "toml", "json", "text", "cpp", "yaml", "ini", "nginx"}
+_PRELUDE = """
+set -euo pipefail
+curl() { command curl --fail-with-body --silent --show-error "$@"; }
+"""
+
+
+class Unrun(msgspec.Struct, frozen=True):
+    """Commands that no test can run: which, why, and what is looked at instead."""
+
+    pattern: str
+    why: str
+    check: Callable[[str], None]
+
+
+def is_a_target(text: str) -> None:
+    name = words(text)[1]
+    assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE), text
+
+
+def parses(text: str) -> None:
+    cli._parser().parse_args(words(text)[1:])
+
+
+def is_shell(text: str) -> None:
+    subprocess.run(["bash", "-n", "-c", text], check=True)
+
+
+def is_composed(text: str) -> None:
+    if "compose" in words(text):
+        services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+        assert {"database"} < set(services)
+    else:
+        is_shell(text)
+
+
+UNRUN = [
+    Unrun(r"make ", "installs packages as root, or starts what runs already", is_a_target),
+    Unrun(r"paqett (up|torture)\b", "tests/stack runs them", parses),
+    Unrun(
+        r"paqett admin (restore|retry-job)\b", "tests/test_backups.py, tests/mail run it", parses
+    ),
+    Unrun(r"docker ", "no engine, and no image without the internet", is_composed),
+    Unrun(r"pg_basebackup ", "tests/test_replica.py makes one", is_shell),
+    Unrun(r"pip install |.* opentelemetry-instrument ", "needs the internet", is_shell),
+]
+
+# pages whose commands change the machine they are typed on; tests/deployment holds their files
+ELSEWHERE = {"docs/install.md"}
+
+
+def unrun(text: str) -> Unrun | None:
+    return next((one for one in UNRUN if re.match(one.pattern, text)), None)
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with running_stack() as stack:
+        (stack.folder / "up.log").unlink()  # the test's own
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def folder(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where somebody works who has started the stack there."""
+    place = tmp_path_factory.mktemp("clone")
+    (place / ".paqett").symlink_to(stack.folder)
+    return place
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """PATH with `paqett` and the environment's python in front."""
+    with command(tmp_path_factory.mktemp("command")) as made:
+        yield os.pathsep.join([str(made), str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+def session(page: str) -> str:
+    """What is typed, in the order of the page."""
+    (variables,) = (one for one in blocks("sh") if one.page == "docs/README.md")
+    typed = [_PRELUDE, variables.text]
+    for block in blocks(*SHELL, "python"):
+        if block.page == page:
+            typed.append(f"echo 'in {block.where}' >&2")
+            typed += _typed(block)
+    return "\n".join(typed)
+
+
+def _typed(block: Block) -> Iterator[str]:
+    if block.language == "python":
+        yield f"python - <<'END'\n{block.text}END"
+        return
+    for text in commands(block):
+        if unrun(text) is None:
+            yield text
+
+
+def with_blocks(*languages: str) -> list[str]:
+    return sorted({one.page for one in blocks(*languages)} - ELSEWHERE)
+
+
+@pytest.mark.parametrize("page", with_blocks(*SHELL, "python"))
+def test_the_commands_of_a_page_work(stack: Stack, folder: Path, path: str, page: str) -> None:
+    environ = {name: value for name, value in os.environ.items() if "PAQETT" not in name}
+    done = subprocess.run(
+        ["bash", "-c", session(page)],
+        cwd=folder, env={**environ, "PATH": path}, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    if page in LEAVES:
+        until(lambda: LEAVES[page](stack, folder), f"{page} leaves what it promises", 20)
+
+
+def points(stack: Stack, device: str) -> dict[str, int]:
+    """How many readings the device has of each metric."""
+    items = stack.get(f"/api/v1/devices/{device}/telemetry?limit=10000").json()["items"]
+    metrics = [item["metric"] for item in items]
+    return {metric: metrics.count(metric) for metric in metrics}
+
+
+def kitchen_is_read_by_grafana(stack: Stack, folder: Path) -> bool:
+    device = json.loads((folder / "kitchen.json").read_bytes())["id"]
+    source = yaml.safe_load(next(folder.glob("provisioning/datasources/*inf*")).read_bytes())
+    key = json.loads((folder / "key.json").read_bytes())["key"]
+    assert source["datasources"][0]["url"] == stack.state.api_url
+    assert stack.get("/api/v1/latest", key).status_code == 200
+    assert stack.get("/api/v1/usage/rejections").json()["items"] == []
+    assert sorted(folder.glob("dashboards/*.json"))
+    return points(stack, device) == {"temperature": 121}
+
+
+LEAVES: dict[str, Callable[[Stack, Path], bool]] = {
+    "docs/ingest.md": lambda stack, _: {"temperature", "door"} <= {
+        *points(stack, stack.state.spare_device_id)
+    },
+    "docs/queries.md": lambda _, folder: (folder / "readings.csv").read_text().startswith("time,"),
+    "docs/backup.md": lambda stack, _: any((stack.folder / "backup").glob("*")),
+    "docs/tutorial.md": kitchen_is_read_by_grafana,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("block", blocks(*SHELL), ids=lambda block: block.where)
+def test_what_is_not_run_is_right_as_far_as_can_be_seen(block: Block) -> None:
+    for text in commands(block):
+        if found := unrun(text):
+            found.check(text)
+
+
+@pytest.mark.parametrize("page", sorted(ELSEWHERE))
+def test_what_changes_the_machine_names_files_that_are_there(page: str) -> None:
+    named = []
+    for block in blocks(*SHELL):
+        if block.page == page:
+            is_shell(block.text)
+            named += re.findall(r"(?<![\w/.])(?:config|src)/[\w./-]+", block.text)
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_few_commands_are_not_run() -> None:
+    run = [block for block in blocks(*SHELL) if block.page not in ELSEWHERE]
+    every = [text for block in run for text in commands(block) if words(text)]
+    assert len(every) > 30
+    assert len([text for text in every if unrun(text)]) < len(every) / 3
+
+
+def test_every_block_says_what_it_is_and_no_command_hides_elsewhere() -> None:
+    assert {one.language for one in blocks()} <= LANGUAGES
+    hidden = re.compile(r"^    (?:\$ )?(paqett|curl|mosquitto_\w+|make|docker|psql|apt\S*|sudo) .*")
+    for page in PAGES:
+        if page.name != "cli.md":  # usage lines, of the parser itself
+            lines = without_blocks(page).splitlines()
+            assert [line for line in lines if hidden.match(line)] == [], page
+
+
+def test_the_check_of_a_webhooks_signature_is_right() -> None:
+    (block,) = (one for one in blocks("python") if one.page == "docs/alerts.md")
+    names: dict[str, Callable[[str, bytes, str], bool]] = {}
+    exec(block.text, names)
+    now, body = int(time.time()), b'{"id": "1"}'
+    header = webhooks.sign(["secret"], now, body)
+    assert names["is_ours"](header, body, "secret")
+    assert not names["is_ours"](header, body + b" ", "secret")
+    assert not names["is_ours"](webhooks.sign(["secret"], now - 900, body), body, "secret")
+
+
+def test_links_between_pages_lead_to_a_file_and_a_heading() -> None:
+    from paqett.web.pages.docs import anchor
+
+    for page in PAGES:
+        for target, place in re.findall(
+            r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)", page.read_text()
+        ):
+            file = (page.parent / target) if target else page
+            assert file.exists(), f"{page.name} names {target}"
+            if place:
+                headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+                assert place[1:] in map(anchor, headings), f"{page.name} names {target}{place}"
