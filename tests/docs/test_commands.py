@@ -152,7 +152,7 @@ LEAVES: dict[str, Callable[[Stack, Path], bool]] = {
         *points(stack, stack.state.spare_device_id)
     },
     "docs/queries.md": lambda _, folder: (folder / "readings.csv").read_text().startswith("time,"),
-    "docs/backup.md": lambda stack, _: any((stack.folder / "backup").glob("*")),
+    "docs/backup.md": lambda stack, _: any((stack.folder / "backup").glob("*.dump")),
     "docs/tutorial.md": kitchen_is_read_by_grafana,
 }  # fmt: skip
 
@@ -202,3 +202,9 @@ def test_links_between_pages_lead_to_a_file_and_a_heading() -> None:
             if place:
                 headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
                 assert place[1:] in map(anchor, headings), f"{page.name} names {target}{place}"
+
+
+def test_every_page_is_named_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    pages = [page.name for page in PAGES if page.parent.name == "docs" and page.stem != "README"]
+    assert [name for name in pages if f"]({name}" not in index] == []
