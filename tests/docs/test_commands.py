@@ -241,6 +241,10 @@ def test_links_between_pages_lead_to_a_file_and_a_heading() -> None:
                 assert place[1:] in map(anchor, headings), f"{page.name} names {target}{place}"
 
 
+def test_the_picture_of_the_front_page_is_light() -> None:
+    assert (ROOT / "docs" / "paqett.png").stat().st_size < 150_000
+
+
 def test_every_page_is_named_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
     pages = [page.name for page in PAGES if page.parent.name == "docs" and page.stem != "README"]
