@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -239,6 +240,16 @@ def test_links_between_pages_lead_to_a_file_and_a_heading() -> None:
             if place:
                 headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
                 assert place[1:] in map(anchor, headings), f"{page.name} names {target}{place}"
+
+
+def test_configurations_are_what_they_say_and_name_the_topic_of_a_device() -> None:
+    found = blocks("yaml", "toml", "json")
+    readers = {"yaml": yaml.safe_load, "toml": tomllib.loads, "json": json.loads}
+    for block in found:
+        assert readers[block.language](block.text), block.where
+    connect = [block for block in found if block.page == "docs/connect.md"]
+    assert len(connect) >= 4
+    assert all("paqett/v1/DEVICE/telemetry" in block.text for block in connect)
 
 
 def test_the_picture_of_the_front_page_is_light() -> None:
