@@ -90,6 +90,9 @@ def test_every_page_of_the_docs_is_there_and_its_links_lead_somewhere(site: Site
         assert page.status_code == 200
         for link in re.findall(r'href="(/docs/[^"#]+)', page.text):
             assert link.removeprefix("/docs/") in docs.docs(), f"{name} leads to {link}"
+    index = site.get("/docs").text
+    assert {f"/docs/{name}" for name in docs.docs()} <= set(re.findall(r'href="([^"#]+)', index))
+    assert "<span>Architecture</span>" in index  # not shipped
     assert 'id="not_found"' in site.get("/docs/errors").text
     assert site.get("/docs/nothing").status_code == 404
 
