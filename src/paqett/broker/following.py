@@ -7,7 +7,7 @@ from typing import NoReturn, Protocol
 from prometheus_client import Gauge
 from psycopg import Error
 
-from paqett import db, log
+from paqett import db, log, ops
 from paqett.broker.record import Recorder
 from paqett.db import Connection
 from paqett.settings import Database
@@ -15,6 +15,9 @@ from paqett.sqlfiles import query
 
 _logger = log.get("broker")
 _devices = Gauge("paqett_broker_devices", "Devices that may connect.")
+_recording = Gauge(
+    "paqett_broker_database_up", "1 while the database gives passwords and takes connections."
+)
 _RESYNC_S = 60.0
 _SEEN_EVERY_S = 10.0  # a minute without is shown as an unknown connection
 _SYNC_APART_S = 0.1
@@ -44,6 +47,8 @@ async def follow(database: Database, side: Side, recorder: Recorder) -> NoReturn
                 await _follow(conn, side, recorder)
         except (Error, OSError) as error:
             _logger.warning("database away; the broker goes on", error=str(error).strip())
+            _recording.set(0)
+            ops.health.note("database", "warning", "away: the broker goes on as it was")
         await asyncio.sleep(1)
 
 
@@ -65,6 +70,8 @@ async def _follow(conn: Connection, side: Side, recorder: Recorder) -> None:
         if side.watched and loop.time() >= next_seen:
             next_seen = loop.time() + _SEEN_EVERY_S
             await conn.execute(query("unscoped_note_broker_seen"), {"now": datetime.now(UTC)})
+            _recording.set(1)
+            ops.health.note("database", "ok", "answers")
 
 
 async def sync(conn: Connection, side: Side) -> None:

@@ -8,7 +8,9 @@ import signal
 import subprocess
 from pathlib import Path
 
-from paqett import log
+from prometheus_client import Counter, Gauge
+
+from paqett import certificates, log, ops
 from paqett.app import until_stopped
 from paqett.broker import files
 from paqett.broker.following import follow
@@ -21,6 +23,8 @@ from paqett.mqtt.credentials import writer_client_id
 from paqett.settings import Settings
 
 _logger = log.get("broker")
+_up = Gauge("paqett_broker_up", "1 while Mosquitto takes connections.")
+_starts = Counter("paqett_broker_starts_total", "How often Mosquitto was started.")
 _LONGEST_PAUSE_S = 30.0
 _STOP_S = 60.0  # it saves what it holds
 _SUBSCRIBED_S = 0.5  # from ingest's sign-in to its subscription
@@ -33,11 +37,13 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     """
     broker = _Broker(settings)
     broker.write_configuration()
-    tasks = [
-        asyncio.create_task(broker.keep_running()),
-        asyncio.create_task(follow(settings.database, broker, broker.recorder)),
-    ]
-    await until_stopped(tasks, stop)
+    with certificates.hang_ups() as hung_up:
+        tasks = [
+            asyncio.create_task(broker.keep_running()),
+            asyncio.create_task(follow(settings.database, broker, broker.recorder)),
+            asyncio.create_task(broker.follow_certificate(hung_up)),
+        ]
+        await until_stopped(tasks, stop)
     # the log is read to its end: a broker that cannot write it cannot end
     await broker.stop()
     for task in tasks:
@@ -105,9 +111,10 @@ class _Broker:
             self._expect_writer()
             self._child = child = await self._start()
             _logger.info("broker started", pid=child.pid)
+            _starts.inc()
             await self._read_log(child)
             code = await child.wait()
-            self._serving = False
+            self._note_serving(serving=False)
             self.recorder.note(None)
             if self._stopping:
                 return
@@ -159,7 +166,7 @@ class _Broker:
         async for raw in child.stderr:
             line = raw.decode(errors="replace").rstrip()
             if is_running(line):
-                self._serving = True  # before this line SIGHUP would end it
+                self._note_serving(serving=True)  # before this line SIGHUP would end it
             elif is_signed_in(line, self._writer_id):
                 self._writer_is_back(child)
             event = parse(line)
@@ -168,6 +175,24 @@ class _Broker:
                     _logger.error("broker says", line=line)
                 continue
             self.recorder.note(event)
+
+    def _note_serving(self, *, serving: bool) -> None:
+        self._serving = serving
+        _up.set(serving)
+        ops.health.note(
+            "mosquitto", "ok" if serving else "failed", "serves" if serving else "is not running"
+        )
+
+    async def follow_certificate(self, hung_up: asyncio.Event) -> None:
+        """Mosquitto takes a renewed certificate for new connections, at a SIGHUP of its own."""
+        own = self._settings.broker
+        async for _ in certificates.renewals(own.tls_cert_file, own.tls_key_file, hung_up):
+            # else it would have to start anew, which cuts everybody off
+            while not (self._serving and self._writer_seen):  # noqa: ASYNC110 - rare and short
+                await asyncio.sleep(0.2)
+            self._reload_due = True
+            self._reload()
+            _logger.info("broker rereads its files")
 
     async def admit(self, verifiers: dict[str, str]) -> None:
         """Write them down; `settle` tells the child."""
@@ -178,6 +203,10 @@ class _Broker:
         self._passwords, self._reload_due = text, True
 
     async def settle(self, _: Connection) -> None:
+        """Tell the child of what it must reread."""
+        self._reload()
+
+    def _reload(self) -> None:
         """Tell the child of new passwords; one that must not reread them is started anew."""
         child = self._child
         if not self._reload_due or not self._serving:

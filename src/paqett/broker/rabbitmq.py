@@ -20,7 +20,7 @@ from paqett.broker.rabbit_events import TOPICS, Heard, Watch
 from paqett.broker.record import Recorder
 from paqett.broker.server_files import check
 from paqett.db import Connection
-from paqett.mqtt.clearing import KEEPALIVE_S, BrokerAway, connected, subscribed
+from paqett.mqtt.clearing import KEEPALIVE_S, BrokerAway, connected, subscribed_to
 from paqett.mqtt.closing import losing, until_lost
 from paqett.settings import Settings
 from paqett.sqlfiles import query
@@ -176,7 +176,7 @@ class Server:
             lost = losing(client)
             client.on_message = note
             self._waiting.clear()
-            await subscribed(client, TOPICS)
+            await subscribed_to(client, TOPICS)
             self._listening, self._since = True, asyncio.get_running_loop().time()
             _logger.info("broker watched")
             await until_lost(client._connection, lost, KEEPALIVE_S)  # noqa: SLF001 - its clock is nowhere else

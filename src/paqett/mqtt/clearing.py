@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import gmqtt
+from gmqtt.mqtt.handler import MQTTConnectError
 
 from paqett.errors import PaqettError
 from paqett.mqtt.closing import close_client
@@ -69,7 +70,7 @@ async def _retained(settings: Mqtt, device_ids: Sequence[str]) -> set[str]:
 
     async with connected(settings, f"paqett-clear-{secrets.token_hex(8)}") as client:
         client.on_message = note
-        topics = [f"paqett/v1/{one}/#" for one in device_ids]
+        topics = [gmqtt.Subscription(f"paqett/v1/{one}/#", qos=1) for one in device_ids]
         await subscribed(client, topics)
         # what is retained stands before the answer to whatever is asked next
         await subscribed(client, topics[:1])
@@ -81,12 +82,13 @@ async def _retained(settings: Mqtt, device_ids: Sequence[str]) -> set[str]:
 
 @asynccontextmanager
 async def connected(settings: Mqtt, client_id: str) -> AsyncIterator[gmqtt.Client]:
-    """The platform's user under another client id, with a session that ends with it.
+    """A user of the broker under a client id, with a session that ends with it.
 
-    Raises `BrokerAway` where it cannot be had.
+    Raises `BrokerAway` where it cannot be reached or does not let it in.
     """
     client = gmqtt.Client(client_id, clean_session=True)
-    client.set_auth_credentials(settings.username, settings.password)
+    if settings.username:
+        client.set_auth_credentials(settings.username, settings.password)
     client.set_config({"reconnect_retries": 0})
     try:
         try:
@@ -97,6 +99,8 @@ async def connected(settings: Mqtt, client_id: str) -> AsyncIterator[gmqtt.Clien
                     ssl=tls_of(settings) or False,
                     keepalive=KEEPALIVE_S,
                 )
+        except MQTTConnectError:
+            raise BrokerAway("the broker refused the sign-in") from None
         except Exception as error:  # gmqtt raises what it likes, and some of it says nothing
             raise BrokerAway(f"the broker was not reached: {type(error).__name__}") from None
         yield client
@@ -104,8 +108,8 @@ async def connected(settings: Mqtt, client_id: str) -> AsyncIterator[gmqtt.Clien
         await close_client(client)
 
 
-async def subscribed(client: gmqtt.Client, topics: Sequence[str]) -> None:
-    """Return once the broker has answered. Raises `BrokerAway`."""
+async def subscribed(client: gmqtt.Client, topics: list[gmqtt.Subscription]) -> None:
+    """Return when the broker has answered, and so has taken whatever was sent before."""
     answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def note(*_: Any) -> None:
@@ -113,9 +117,14 @@ async def subscribed(client: gmqtt.Client, topics: Sequence[str]) -> None:
             answered.set_result(None)
 
     client.on_subscribe = note
-    client.subscribe([gmqtt.Subscription(topic, qos=1) for topic in topics])
+    client.subscribe(topics)
     try:
         async with asyncio.timeout(_CONNECT_S):
             await answered
     except TimeoutError:
         raise BrokerAway("the broker does not answer a subscription") from None
+
+
+async def subscribed_to(client: gmqtt.Client, topics: Sequence[str]) -> None:
+    """The same at QoS 1, for whoever knows nothing of gmqtt. Raises `BrokerAway`."""
+    await subscribed(client, [gmqtt.Subscription(topic, qos=1) for topic in topics])
