@@ -6,8 +6,6 @@ Rendered into Mosquitto's access list; answered over HTTP where a broker asks.
 import re
 from typing import Literal
 
-from paqett.mqtt.credentials import PROBE
-
 Permission = Literal["read", "write"]
 PREFIX = "paqett/v1/"
 RULES: dict[Permission, tuple[str, ...]] = {
@@ -15,8 +13,6 @@ RULES: dict[Permission, tuple[str, ...]] = {
     "read": (PREFIX + "{device}/errors",),
 }
 DEVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
-# who has topics: devices, and the doctor's probe, whose name can be no device's
-_OWNER = re.compile(rf"{DEVICE_ID.pattern}|{re.escape(PROBE)}")
 # 128 random bits as brokers and clients make them up: nobody can guess another's
 _RANDOM = re.compile(r"[A-Za-z0-9_-]{22}|[0-9a-f]{32}")
 
@@ -28,14 +24,9 @@ def patterns(permission: Permission, device: str) -> list[str]:
 
 def allowed(device_id: str, permission: Permission, topic: str) -> bool:
     """Whether the device may publish to a topic, or subscribe to a filter, whole."""
-    return has_topics(device_id) and any(
-        _covers(pattern, topic) for pattern in patterns(permission, device_id)
-    )
-
-
-def has_topics(name: str) -> bool:
-    """Whether a user of the broker by this name may do anything there."""
-    return _OWNER.fullmatch(name) is not None
+    if DEVICE_ID.fullmatch(device_id) is None:
+        return False
+    return any(_covers(pattern, topic) for pattern in patterns(permission, device_id))
 
 
 def _covers(pattern: str, topic: str) -> bool:

@@ -17,7 +17,6 @@ from paqett import db, keys
 from paqett.app import Services
 from paqett.errors import NotFound
 from paqett.mqtt import access
-from paqett.mqtt.credentials import PROBE, probe_secret
 from paqett.web.fields import fields
 
 _Request = Request[Any, Any, State]
@@ -51,18 +50,13 @@ async def _may_sign_in(services: Services, asked: dict[str, str]) -> bool:
     device_id = asked.get("username", "")
     if not access.is_own_client_id(device_id, asked.get("client_id", "")):
         return False
-    secret, platform = asked.get("password", ""), services.settings.mqtt.password
-    if device_id == PROBE:
-        return bool(platform) and hmac.compare_digest(
-            secret.encode(), probe_secret(platform).encode()
-        )
     async with db.transaction(services.pool) as conn:
-        return await keys.may_connect(conn, device_id, secret)
+        return await keys.may_connect(conn, device_id, asked.get("password", ""))
 
 
 def _may(what: str, asked: dict[str, str]) -> bool:
     device_id = asked.get("username", "")
-    if not access.has_topics(device_id):
+    if access.DEVICE_ID.fullmatch(device_id) is None:
         return False
     if what == "vhost":
         return asked.get("vhost") == "/"
