@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 import papers
+from listening import PORT
 from paqett import db, pauses
 from paqett.broker import files, process
 from paqett.broker.log_lines import Event
@@ -284,7 +285,7 @@ def test_a_renewed_certificate_is_shown_to_whoever_connects_next_and_cuts_nobody
 ) -> None:
     device_id = owner.devices[0]
     set_secret(database_url, device_id, "s")
-    folder, port = Path(broker_settings.paqett.data_dir), free_port(19600)
+    folder, port = Path(broker_settings.paqett.data_dir), free_port(PORT + 150)
 
     def renew() -> str:
         pair = papers.write(folder, "localhost")

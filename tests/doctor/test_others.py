@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from listening import PORT
 from paqett.app import utc_now
 from paqett.billing import client as billing
 from paqett.broker import files
@@ -125,7 +126,7 @@ def mosquitto(spoil: Callable[[Path], None] | None = None) -> Iterator[dict[str,
     """On our files, or on what `spoil` made of them."""
     user = service_user("mosquitto")
     with TemporaryDirectory(prefix="paqett-dr-", dir="/var/tmp") as name:
-        folder, port = Path(name), free_port(19700)
+        folder, port = Path(name), free_port(PORT + 200)
         environ = {
             "PAQETT_MQTT__PASSWORD": "writer", "PAQETT_MQTT__PORT": str(port),
             "PAQETT_BROKER__LISTEN_PORT": str(free_port(port + 1)),

@@ -66,6 +66,14 @@ def test_every_version_of_the_policy_stays_readable(site: Site) -> None:
     assert "Free Tier: 7-day retention" in first
 
 
+def test_what_is_kept_is_told_in_words_of_people(site: Site) -> None:
+    text = site.get("/privacy/data").text
+    assert "90 days at most" in text  # of the setting of the cookie
+    assert "session_max_s" not in text
+    assert "<code>paqett up</code>" in text
+    assert "`" not in text
+
+
 def test_the_policy_says_what_the_code_does(site: Site) -> None:
     text = site.get("/privacy").text
     assert "argon2id" in text
