@@ -65,6 +65,21 @@ def draw(where: Path = RESULTS) -> None:
         svg = chart.line(f"RSS of ingest over {rows:,} rows", memory["rss_mb"], "MB")
         (where / "memory.svg").write_text(svg)
 
+    soak = read("soak", where)
+    if soak:
+        (where / "soak.svg").write_text(_soaked(soak))
+
+
+def _soaked(soak: dict[str, Any]) -> str:
+    """A panel for each figure of the long run."""
+    verdicts = {figure["name"]: "flat" if figure["flat"] else "grows" for figure in soak["figures"]}
+    units = {figure["name"]: figure["unit"] for figure in soak["figures"]}
+    found = [
+        chart.Panel(name, units[name], one["s"], one["values"], verdicts[name])
+        for name, one in soak["series"].items()
+    ]
+    return chart.panels(f"{soak['devices']:,} devices over {soak['seconds']:,} s", found)
+
 
 def main() -> None:
     """Tables and charts."""

@@ -28,6 +28,7 @@ from suite import form, tables
 PARTS = (
     "ceiling", "broker", "end_to_end", "latency", "memory", "series", "duplicates", "transport",
     "profile", "sign_in", "alerts", "reading", "export_all", "moves", "pages",
+    "compare", "storm", "soak", "capacity",
 )  # fmt: skip
 
 

@@ -65,7 +65,8 @@ def _whole(text: str) -> bool:
         words = shlex.split(text, comments=True)
     except ValueError:
         return False
-    return words.count("do") + words.count("for") == 2 * words.count("done")
+    closed = words.count("do") + words.count("for") == 2 * words.count("done")
+    return closed and words.count("{") == words.count("}") + words.count("};")
 
 
 def words(command: str) -> list[str]:

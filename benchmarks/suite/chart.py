@@ -1,5 +1,6 @@
 """Plain SVG charts, written by hand: bars for ratios, a line for memory."""
 
+from dataclasses import dataclass
 from html import escape
 
 _WIDTH = 820
@@ -40,6 +41,41 @@ def bars(title: str, values: list[tuple[str, float, str]]) -> str:
         body.append(f'<rect class="b" x="{left}" y="{y}" width="{wide:.1f}" height="20"/>')
         body.append(f'<text x="{left + wide + 6:.1f}" y="{y + 15}">{escape(note)}</text>')
     return _svg(height, title, body)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A small chart of its own scale: values over seconds, and what is said of it."""
+
+    title: str
+    unit: str
+    seconds: list[float]
+    values: list[float]
+    note: str = ""
+
+
+def panels(title: str, found: list[Panel]) -> str:
+    """Two columns of small charts."""
+    body: list[str] = []
+    for number, one in enumerate(found):
+        body += _panel(one, 10 + 405 * (number % 2), 50 + 130 * (number // 2))
+    return _svg(70 + 130 * ((len(found) + 1) // 2), title, body)
+
+
+def _panel(one: Panel, left: float, top: float) -> list[str]:
+    wide, high = 380, 80
+    most, end = max(one.values) * 1.15 or 1.0, one.seconds[-1] or 1.0
+    points = " ".join(
+        f"{left + wide * at / end:.1f},{top + high * (1 - value / most):.1f}"
+        for at, value in zip(one.seconds, one.values, strict=True)
+    )
+    told = f"{one.title}: 0 to {most:.4g} {one.unit}{', ' + one.note if one.note else ''}"
+    return [
+        f'<text x="{left}" y="{top - 6}">{escape(told)}</text>',
+        f'<line class="g" x1="{left}" y1="{top + high}" x2="{left + wide}" y2="{top + high}"/>',
+        f'<polyline class="l" points="{points}"/>',
+        f'<text x="{left + wide}" y="{top + high + 14}" text-anchor="end">{end:.0f} s</text>',
+    ]
 
 
 def line(title: str, values: list[float], unit: str) -> str:

@@ -32,6 +32,7 @@ BENCHMARKS = Path(__file__).parents[1]
 PLANS = BENCHMARKS / "plans.toml"
 ACCOUNTS = 200
 TABLE = "telemetry_own"
+WRITER, WRITER_PASSWORD = "paqett.ingest", "writer"
 READY_METRIC = "stand_ready"
 _CA = "ca.pem"
 
@@ -73,7 +74,8 @@ class Stand:
             "PAQETT_PAQETT__PLANS_FILE": str(PLANS),
             "PAQETT_LOG__LEVEL": "warning",
             "PAQETT_MQTT__PORT": str(self.ports["platform"]),
-            "PAQETT_MQTT__PASSWORD": "writer",
+            "PAQETT_MQTT__USERNAME": WRITER,
+            "PAQETT_MQTT__PASSWORD": WRITER_PASSWORD,
             "PAQETT_BROKER__LISTEN_PORT": str(self.ports["plain"]),
             "PAQETT_BROKER__TLS_PORT": str(self.ports["tls"]),
             "PAQETT_BROKER__TLS_CERT_FILE": str(self.folder / "server.pem"),
@@ -115,7 +117,7 @@ class Stand:
         """Start broker and ingest and wait until a reading has gone all the way."""
         self.conn.execute(f"TRUNCATE {TABLE}")  # a cluster that is kept has the last run's
         self._spawn("broker", {})
-        self._spawn("ingest", {"PAQETT_OPS__PORT": str(self.ports["ops"])})
+        self.start_ingest()
         deadline = time.monotonic() + 60
         while not self._reading_arrives():
             if time.monotonic() > deadline:
@@ -175,6 +177,11 @@ class Stand:
     def pid(self, name: str) -> int:
         """The process `broker`, `ingest`, `worker` or `api-<database>`."""
         return self._children[name].pid
+
+    @property
+    def running(self) -> list[str]:
+        """The processes that were started and not ended, by name."""
+        return list(self._children)
 
     def mosquitto(self) -> psutil.Process:
         """The broker's child."""
@@ -240,13 +247,21 @@ class Stand:
 
     def end(self, name: str) -> None:
         """Stop one of the processes in order."""
-        _end(self._children.pop(name), signal.SIGTERM)
+        end(self._children.pop(name), signal.SIGTERM)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to one of the processes."""
+        end(self._children.pop(name), signal.SIGKILL)
+
+    def start_ingest(self) -> None:
+        """Start ingest; it is not waited for."""
+        self._spawn("ingest", {"PAQETT_OPS__PORT": str(self.ports["ops"])})
 
     def stop(self) -> None:
         """Stop the processes in the order APIs, ingest, broker; kill what does not end."""
         self.conn.close()
         for name in sorted(self._children, key=_ending):
-            _end(self._children[name], signal.SIGTERM)
+            end(self._children[name], signal.SIGTERM)
 
 
 def _ending(name: str) -> int:
@@ -269,7 +284,8 @@ def _ports() -> dict[str, int]:
     return found
 
 
-def _end(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def end(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send the signal, and SIGKILL where the process goes on for 30 s."""
     child.send_signal(number)
     try:
         child.wait(30)
@@ -321,7 +337,7 @@ def stand(
             certificate=(folder / "server.pem", folder / "database.key") if tls else None,
         )  # fmt: skip
         server = postgres.start(cluster, folder / "postgres.log")
-        cleaning.callback(_end, server, signal.SIGINT)
+        cleaning.callback(end, server, signal.SIGINT)
         postgres.wait_ready(cluster.url())
         postgres.create_database(cluster, database)
         made = Stand(folder, ports, cluster, server, tls=tls, database=database)

@@ -3,21 +3,11 @@
 from itertools import product
 from typing import Any
 
+from suite import tables_of_systems
+from suite.markdown import table
+
 Result = dict[str, Any]
 _WAYS = ("http", "sql")
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    widths = [max(len(row[n]) for row in [head, *rows]) for n in range(len(head))]
-    lines = [head, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "| " + " | ".join(_cell(text, width, n) for n, (text, width) in enumerate(cells)) + " |"
-        for cells in (list(zip(line, widths, strict=True)) for line in lines)
-    )
-
-
-def _cell(text: str, width: int, column: int) -> str:
-    return text.rjust(width) if column else text.ljust(width)
 
 
 def rates(result: Result) -> str:
@@ -35,7 +25,7 @@ def rates(result: Result) -> str:
                 f"{figure['of_ceiling']:.2f}", _others(figure),
             ]
         )  # fmt: skip
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _others(figure: Result) -> str:
@@ -57,7 +47,7 @@ def cores(figures: list[Result]) -> str:
             cost = spent / figure["messages"] * 1e6
             row.append(f"{spent / figure['seconds']:.2f} · {cost:5.1f}")
         rows.append(row)
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def ceilings(result: Result) -> str:
@@ -66,7 +56,7 @@ def ceilings(result: Result) -> str:
         [figure["name"], *(f"{rate:,}" for rate in figure["ceilings"])]
         for figure in result["figures"]
     ]
-    return _table(["COPY, rows/s", "first", "second", "third"], rows)
+    return table(["COPY, rows/s", "first", "second", "third"], rows)
 
 
 def latency(result: Result) -> str:
@@ -84,7 +74,7 @@ def latency(result: Result) -> str:
         p50, p99 = (values["p50"], values["p99"]) if values else ("not offered", "not offered")
         rows.append([labels[name], str(p50), str(p99)])
     rate = result["load"]["messages_per_second"]
-    return _table([f"ms, at {rate:,} messages/s", "p50", "p99"], rows)
+    return table([f"ms, at {rate:,} messages/s", "p50", "p99"], rows)
 
 
 def memory(result: Result) -> str:
@@ -93,7 +83,7 @@ def memory(result: Result) -> str:
         f"{result['load']['rows']:,}", str(result["first_quarter_mb"]),
         str(result["last_quarter_mb"]), f"{result['growth']:+.1%}",
     ]  # fmt: skip
-    return _table(["rows", "first quarter, MB", "last quarter, MB", "growth"], [row])
+    return table(["rows", "first quarter, MB", "last quarter, MB", "growth"], [row])
 
 
 def profile(result: Result) -> str:
@@ -106,7 +96,7 @@ def profile(result: Result) -> str:
             top = column[place] if place < len(column) else {"function": "", "own": 0}
             row.append(f"{top['own']:.1%} {top['function']}")
         rows.append(row)
-    return _table(["", *(figure["name"] for figure in result["figures"])], rows)
+    return table(["", *(figure["name"] for figure in result["figures"])], rows)
 
 
 def broker(result: Result) -> str:
@@ -120,7 +110,7 @@ def broker(result: Result) -> str:
         ]
         for figure in result["figures"]
     ]  # fmt: skip
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def sign_in(result: Result) -> str:
@@ -136,7 +126,7 @@ def sign_in(result: Result) -> str:
         ]
         for figure in result["figures"]
     ]  # fmt: skip
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def pages(result: Result) -> str:
@@ -152,8 +142,8 @@ def pages(result: Result) -> str:
     ]  # fmt: skip
     slowest = f"Slowest frame while hovering: {result['slowest_frame_ms']} ms."
     paints = [[one["page"], str(one["ms"])] for one in result.get("paints", [])]
-    shown = [_table(["page", "first contentful paint, ms"], paints)] if paints else []
-    return "\n\n".join([_table(head, rows), slowest, *shown])
+    shown = [table(["page", "first contentful paint, ms"], paints)] if paints else []
+    return "\n\n".join([table(head, rows), slowest, *shown])
 
 
 def alerts(result: Result) -> str:
@@ -168,7 +158,7 @@ def alerts(result: Result) -> str:
     rows.append(
         ["the rules' cost", "", f"{result['rate_cost']:.1%}", "", f"{result['cpu_cost']:.1%}"]
     )
-    return _table(["", "rules", "rows/s", "messages/s", "ingest's CPU µs a message"], rows)
+    return table(["", "rules", "rows/s", "messages/s", "ingest's CPU µs a message"], rows)
 
 
 def reading(result: Result) -> str:
@@ -192,7 +182,7 @@ def _against_sql(figures: list[Result]) -> str:
         ]
         for figure in figures
     ]  # fmt: skip
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _exported(figure: Result) -> str:
@@ -200,7 +190,7 @@ def _exported(figure: Result) -> str:
         f"{figure['name']} ({figure['times']} of each)", f"{figure['http']:,}",
         f"{figure['copy']:,}", f"{figure['share']:.2f}", _verdict(figure),
     ]  # fmt: skip
-    return _table(["rows/s", "HTTP", "COPY", "HTTP / COPY", "at least 0.8"], [row])
+    return table(["rows/s", "HTTP", "COPY", "HTTP / COPY", "at least 0.8"], [row])
 
 
 def _grown(result: Result) -> str:
@@ -214,7 +204,7 @@ def _grown(result: Result) -> str:
         ]
         for figure in result["growth"]
     ]  # fmt: skip
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _slowed(result: Result) -> str:
@@ -231,7 +221,7 @@ def _slowed(result: Result) -> str:
         ]
         for figure in result["busy"]
     ]  # fmt: skip
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def export_all(result: Result) -> str:
@@ -250,7 +240,7 @@ def export_all(result: Result) -> str:
         f" {result['readings']:,} readings, an archive of {result['bytes'] / 1e6:,.1f} MB. The"
         f" worker's greatest RSS: {before} before, {after} after."
     )
-    return _table(["", "readings/s", "seconds"], rows) + "\n\n" + told
+    return table(["", "readings/s", "seconds"], rows) + "\n\n" + told
 
 
 def moves(result: Result) -> str:
@@ -270,7 +260,7 @@ def moves(result: Result) -> str:
         for name in result["without"]["request_ms"]
     ]
     rows.append(["flush, p99", *(f"{one['flush_p99_ms']}" for one in both)])
-    return "\n".join(lines) + "\n\n" + _table(head, rows)
+    return "\n".join(lines) + "\n\n" + table(head, rows)
 
 
 def _three(figures: Result) -> str:
@@ -287,6 +277,10 @@ def of(part: str, result: Result) -> str:
         "alerts": alerts,
         "broker": broker,
         "ceiling": ceilings,
+        "capacity": tables_of_systems.capacity,
+        "compare": tables_of_systems.compare,
+        "soak": tables_of_systems.soak,
+        "storm": tables_of_systems.storm,
         "export_all": export_all,
         "latency": latency,
         "memory": memory,

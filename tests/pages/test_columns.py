@@ -51,3 +51,8 @@ def test_lines_broken_for_paper_become_paragraphs_again() -> None:
     text = f"1. Introduction\n{long}\ndata in an open manner.\n2. More\n- Email\n- Password\n"
     whole = f"1. Introduction\n{long} data in an open manner.\n2. More\n- Email\n- Password"
     assert formats.unwrapped(text) == whole
+
+
+def test_what_stands_in_backticks_is_code_and_the_rest_stays_text() -> None:
+    assert formats.ticked("plain & simple") == "plain &amp; simple"
+    assert formats.ticked("of `a<b`; and `c`") == "of <code>a&lt;b</code>; and <code>c</code>"

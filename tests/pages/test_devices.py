@@ -173,6 +173,34 @@ def test_a_chart_shows_gaps_zooms_and_asks_for_a_finer_bucket(
         )
 
 
+def test_a_gap_of_one_line_is_as_long_as_it_is_beside_another_line(
+    eyes: Eyes, site: Site, owner: Member, fleet: Fleet
+) -> None:
+    asked = f"s={fleet.boiler}:temperature&s={fleet.silent}:temperature&range=-6h"
+    data = site.get(f"/charts/data?{asked}", owner).json()
+    line = data["lines"][1]
+    gap = line["values"].index(None)
+    inside = [
+        line["times"][gap - 1] * (1 - x) + line["times"][gap + 1] * x for x in (0.3, 0.5, 0.7)
+    ]
+    shares = [(time - data["from"]) / (data["to"] - data["from"]) for time in inside]
+    with eyes.open(f"/explore?{asked}", owner) as page:
+        page.wait_for_selector("figure[data-loaded='1'] canvas")
+        drawn = """share => {
+            const over = document.querySelector('.u-over');
+            const shown = document.querySelector('figure canvas');
+            const copy = new OffscreenCanvas(shown.width, shown.height);
+            const seen = copy.getContext('2d', { willReadFrequently: true });
+            seen.drawImage(shown, 0, 0);
+            const x = Math.round(over.offsetLeft + over.clientWidth * share);
+            const { data } = seen.getImageData(x, over.offsetTop, 2, over.clientHeight);
+            const orange = (at) => data[at] > 150 && data[at + 1] < 130 && data[at + 2] < 90;
+            return [...data.keys()].some((at) => at % 4 === 0 && data[at + 3] > 128 && orange(at));
+        }"""
+        assert page.evaluate(drawn, shares[0] - 0.15)  # where it is drawn it would be seen
+        assert [page.evaluate(drawn, share) for share in shares] == [False, False, False]
+
+
 def test_what_is_seen_can_be_downloaded_and_is_what_the_api_answers(
     site: Site, owner: Member, fleet: Fleet
 ) -> None:

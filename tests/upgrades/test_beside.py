@@ -308,7 +308,8 @@ def test_what_a_migration_changes_under_a_prepared_statement_costs_one_request(
     whole = "SELECT * FROM stripe_event WHERE id = %s"
 
     async def work() -> None:
-        async with db.pool(settings.database, "test") as pool:
+        one = with_url(settings.database.url, PAQETT_DATABASE__POOL_SIZE="1").database
+        async with db.pool(one, "test") as pool:
             for _ in range(7):
                 async with db.transaction(pool) as conn:
                     await conn.execute(whole, ("evt_1",))

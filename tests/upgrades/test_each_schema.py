@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from litestar import Litestar
 
 from paqett import app, migrate
 from paqett.web.server import create_app
@@ -41,9 +42,38 @@ def fresh(server_url: str, template: str) -> set[str]:
     return found
 
 
+class Api:
+    """One application for every step: its database has the same name each time."""
+
+    def __init__(self, url: str) -> None:
+        self._runner = asyncio.Runner()
+        self._opened = app.services(with_url(url), "test")
+        self._services = self._runner.run(self._opened.__aenter__())
+        self._application = create_app(self._services)
+
+    def answers(self, before: dict[str, list[dict[str, Any]]]) -> None:
+        self._runner.run(answers(self._services, self._application, before))
+
+    async def _close(self) -> None:
+        await self._application.state.door.close()
+        await self._application.state.hub.close()
+        await self._opened.__aexit__(None, None, None)
+
+    def close(self) -> None:
+        self._runner.run(self._close())
+        self._runner.close()
+
+
+@pytest.fixture(scope="module")
+def api(walk: Walk) -> Iterator[Api]:
+    api = Api(walk.url)
+    yield api
+    api.close()
+
+
 @pytest.mark.parametrize("step", STEPS[:-1])
 def test_an_upgrade_keeps_every_row_and_the_api_answers(
-    walk: Walk, fresh: set[str], step: str
+    walk: Walk, fresh: set[str], api: Api, step: str
 ) -> None:
     walk.back_to(step)
     with psycopg.connect(walk.url) as conn:
@@ -59,7 +89,7 @@ def test_an_upgrade_keeps_every_row_and_the_api_answers(
         else:
             assert sorted(kept, key=repr) == sorted(wanted, key=repr), table
     assert (now - fresh, fresh - now) == (set(), set())
-    asyncio.run(answers(walk.url, before))
+    api.answers(before)
 
 
 def only(row: dict[str, Any], before: list[dict[str, Any]], table: str) -> dict[str, Any]:
@@ -68,17 +98,15 @@ def only(row: dict[str, Any], before: list[dict[str, Any]], table: str) -> dict[
     return {name: row[name] for name in sorted(columns - CHANGED.get(table, set()))}
 
 
-async def answers(url: str, before: dict[str, list[dict[str, Any]]]) -> None:
+async def answers(services: app.Services, application: Litestar, before: dict[str, Any]) -> None:
     """What was there is what people and programs are told."""
-    async with app.services(with_url(url), "test") as services:
-        application = create_app(services)
-        transport = httpx.ASGITransport(application)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            for account in ACCOUNTS:
-                await _telemetry(client, account)
-                await _people(client, account, before)
-        await application.state.door.close()
-        await application.state.hub.close()
+    for pool in (services.pool, services.readers._primary):
+        await pool.check()  # the database of the step before is gone, and so are its connections
+    transport = httpx.ASGITransport(application)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for account in ACCOUNTS:
+            await _telemetry(client, account)
+            await _people(client, account, before)
 
 
 async def _telemetry(client: httpx.AsyncClient, account: str) -> None:

@@ -7,9 +7,8 @@ request takes, about the account that moves and about one that does not.
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from threading import Event, Thread
+from contextlib import closing
+from threading import Event
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -21,6 +20,7 @@ from paqett.settings import load
 from suite import scrape
 from suite.form import Form
 from suite.load import Load, drive
+from suite.meanwhile import meanwhile
 from suite.measured import SINGLE, sized
 from suite.parts.latency import PROBES, Prober, milliseconds
 from suite.stand import PLANS, Stand, stand
@@ -144,30 +144,6 @@ class Reader:
                 self.times[name].append(time.perf_counter() - began)
 
 
-@contextmanager
-def _meanwhile(*works: Any) -> Iterator[None]:
-    """Threads that work until it is over; what goes wrong in one is raised."""
-    stop, failed = Event(), []
-
-    def work(one: Any) -> None:
-        try:
-            one(stop)
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [Thread(target=work, args=(one,), daemon=True) for one in works]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    if failed:
-        raise failed[0]
-
-
 def _asked(made: Stand, mover: Mover) -> dict[str, tuple[str, str]]:
     """An hour of one series: of the account that moves, and of one of the load's."""
     device = made.devices[0].id
@@ -193,7 +169,7 @@ def _loaded(
     works = [reader.read_until, *([mover.move_until] if moving else [])]
     load_ = Load(SINGLE, round(rate * (seconds + 3)), rate=rate, spare_devices=PROBES)
     before = scrape.fetch(made.metrics_url)
-    with closing(Prober(made, seconds)) as prober, _meanwhile(*works):
+    with closing(Prober(made, seconds)) as prober, meanwhile(*works):
         done = drive(made, load_, prober.begin)
         seen = prober.account()
     flush = scrape.since(

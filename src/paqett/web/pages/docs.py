@@ -72,13 +72,16 @@ def _plain(token: Token) -> str:
 
 def _link(token: Token) -> None:
     """Pages name each other as files; here they are addresses. What is not shipped is named."""
+    named = False
     for part in token.children or []:
         target = str(part.attrGet("href") or "") if part.type == "link_open" else ""
         if found := _PAGE.match(target):
             path = "/docs" if found[1] == _INDEX else f"/docs/{found[1]}"
             part.attrSet("href", f"{path}{found[2] or ''}")
         elif target.startswith("../"):
-            del part.attrs["href"]
+            part.tag, part.attrs, named = "span", {}, True
+        elif part.type == "link_close" and named:
+            part.tag, named = "span", False
 
 
 @get("/docs", **access.public())

@@ -1,12 +1,13 @@
 """Numbers with units and moments as pages write them."""
 
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from jinja2 import pass_context
 from jinja2.runtime import Context
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from paqett.mail_rendering import lasting, local_time
 
@@ -139,6 +140,15 @@ def unwrapped(text: str) -> str:
     return "\n".join(line.replace("\n", " ") for line in lines)
 
 
+def ticked(text: str) -> Markup:
+    """Plain text in which what stands in backticks is code."""
+    parts = text.split("`")
+    told = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
+    return Markup("").join(
+        piece for pair in zip_longest(map(escape, parts[::2]), told, fillvalue="") for piece in pair
+    )
+
+
 def words(text: str) -> Markup:
     """Paragraphs of plain text."""
     return Markup("").join(Markup("<p>{}</p>").format(part) for part in text.split("\n\n") if part)
@@ -154,6 +164,7 @@ FILTERS = {
     "exactly": exactly,
     "bucket": bucket,
     "unwrapped": unwrapped,
+    "ticked": ticked,
     "lasting": lasting,
     "words": words,
 }

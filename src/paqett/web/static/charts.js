@@ -57,7 +57,7 @@
   const sparse = (plot) => {
     const [first, last] = plot.series[0].idxs;
     const wide = plot.valToPos(plot.data[0][last], "x") - plot.valToPos(plot.data[0][first], "x");
-    return last - first < 3 || 10 * (last - first) <= wide;
+    return last - first < 3 || 24 * (last - first) <= wide;
   };
   // values with a gap on either side, which no line would show
   const alone = (values) => {
@@ -148,7 +148,7 @@
 
     data() {
       const tables = this.lines.map((line) => [line.times.map((time) => time / 1000), line.values]);
-      return uPlot.join(tables);
+      return uPlot.join(tables, tables.map(() => [0, 2])); // a gap ends where its own line goes on, not at another's next value
     }
 
     draw() {
@@ -157,6 +157,7 @@
         this.plot.setScale("x", { min: this.from, max: this.to });
         for (const scale of new Set(this.lines.map(scaleOf))) this.plot.setScale(scale, this.reach(scale));
       });
+      if (this.plot.cursor.idx === null || this.plot.cursor.idx === undefined) this.plot.setLegend({ idx: null }, false);
     }
 
     // the least and the greatest value of what has one unit, with some air

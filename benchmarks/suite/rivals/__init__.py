@@ -1,0 +1,1 @@
+"""What a user would pick instead of Paqett: installed, configured, driven and killed."""
