@@ -28,12 +28,19 @@ def compare(result: Result) -> str:
             table(
                 ["", "version", "what it promises", "what it needs"],
                 [
-                    [figure["name"], figure["version"], figure["promise"], figure["needs"]]
+                    [figure["name"], figure["version"], figure["promise"], _needs(figure)]
                     for figure in result["figures"]
                 ],
             ),
         )
     )
+
+
+def _needs(figure: Result) -> str:
+    as_published = figure.get("stored of 10 as published")
+    if as_published is None:
+        return str(figure["needs"])
+    return f"{figure['needs']}; as published it stored {as_published} of 10 messages"
 
 
 def _cpu(figure: Result) -> tuple[str, str]:
@@ -99,7 +106,8 @@ def soak(result: Result) -> str:
     told = (
         f"{result['devices']:,} devices, {result['messages_per_second']:,} messages/s; {done}."
         f" The longest storm took {slowest:.1f} s. {balance['acknowledged']:,} points acknowledged,"
-        f" {balance['missing']:,} missing, {balance['doubled']:,} doubled."
+        f" {balance['missing']:,} missing, {balance['doubled']:,} doubled.\n\n"
+        "![Soak](results/soak.svg)"
     )
     return table(head, rows) + "\n\n" + told
 
