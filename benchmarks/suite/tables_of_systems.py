@@ -28,19 +28,12 @@ def compare(result: Result) -> str:
             table(
                 ["", "version", "what it promises", "what it needs"],
                 [
-                    [figure["name"], figure["version"], figure["promise"], _needs(figure)]
+                    [figure["name"], figure["version"], figure["promise"], figure["needs"]]
                     for figure in result["figures"]
                 ],
             ),
         )
     )
-
-
-def _needs(figure: Result) -> str:
-    as_published = figure.get("stored of 10 as published")
-    if as_published is None:
-        return str(figure["needs"])
-    return f"{figure['needs']}; as published it stored {as_published} of 10 messages"
 
 
 def _cpu(figure: Result) -> tuple[str, str]:
