@@ -14,6 +14,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* \
  && groupadd --gid 10001 paqett \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/paqett paqett \
+ && mkdir /certs \
  && install -d -o paqett -g paqett -m 0750 /var/lib/paqett \
       /var/lib/paqett/backup /var/lib/paqett/broker /var/lib/paqett/ingest
 COPY --from=build /opt/paqett /opt/paqett

@@ -11,55 +11,47 @@ from pathlib import Path
 from typing import Any
 
 from paqett.ingest.batcher import PREFIX, parse
+from paqett.readings.batch import AHEAD_US, _decode_any
 from paqett.readings.decode import (
-    MAX_EXACT_INTEGER,
     MAX_ITEMS,
     MAX_NAME_CHARACTERS,
     MAX_PATH_LEVELS,
     MAX_TEXT_BYTES,
     Decoded,
     check_metric_name,
-    decode,
 )
 from paqett.readings.directory import Entry
-from paqett.readings.forms import MAX_LINES, decode_csv, decode_lines
-from paqett.readings.incoming import TELEMETRY, Receipts
+from paqett.readings.forms import MAX_LINES
+from paqett.readings.incoming import TELEMETRY, Incoming, Receipts
 from paqett.readings.plain import Columns, read_plain
 
 CORPUS = Path(__file__).parent / "fuzz" / "corpus"
 _SECOND = 1_000_000
 _NOW = 1_750_000_000 * _SECOND
-_NEWEST = _NOW + 600 * _SECOND
+_NEWEST = _NOW + AHEAD_US
 _RETENTION = 7 * 86_400 * _SECOND
 _CODE = re.compile(r"[a-z_]+")
 _SERIES = {
     "t": (1, "number"), "h": (2, "number"), "a.b": (3, "number"), "on": (4, "boolean"),
     "mode": (5, "text"),
 }  # fmt: skip
-_FORMS: dict[str, Callable[..., Decoded]] = {"ndjson": decode_lines, "csv": decode_csv}
+_DOORS = (
+    (TELEMETRY, "json"), (f"{TELEMETRY}/a/b", "json"), (TELEMETRY, "ndjson"), (TELEMETRY, "csv"),
+)  # fmt: skip
 
 
 def payload(data: bytes) -> None:
-    """The first byte says which door: bit 0 the server's clock, 1 and 2 a form or a path."""
+    """The first byte says how it comes: bit 0 the server's clock, 1 and 2 a door."""
     how, body = (data[0] if data else 0), data[1:]
-    options = {
-        "received_us": _NOW, "oldest_us": _NOW - _RETENTION, "newest_us": _NEWEST,
-        "use_device_clock": not how & 1,
-    }  # fmt: skip
-    door = how >> 1 & 3
-    if door == 0:
-        decoded = decode(body, **options)
-        _equals_the_fast_path(body, decoded, clock="server" if how & 1 else "device")
-    elif door == 1:
-        decoded = decode(body, path="a/b", **options)
-    else:
-        decoded = _FORMS["ndjson" if door == 2 else "csv"](body, **options)
-    form = {2: "ndjson", 3: "csv"}.get(door, "json")
-    _holds(decoded, MAX_LINES if form != "json" else MAX_ITEMS)
+    where, form = _DOORS[how >> 1 & 3]
+    incoming = Incoming("d", where, body, _NOW, form)
+    entry = _entry("server" if how & 1 else "device")
+    decoded = _decode_any(incoming, entry)
+    _holds(decoded, MAX_ITEMS if form == "json" else MAX_LINES)
     if how & 1:
-        free_us = _NOW + _times_of_receipt(body, form, bare=door != 1)
-        times = [time_us for time_us, _, _ in decoded.points]
-        assert all(_NOW <= time_us < free_us for time_us in times), "the next message has them too"
+        _has_times_of_its_own(incoming, decoded)
+    if incoming.topic == TELEMETRY and form == "json":
+        _equals_the_fast_path(body, decoded, entry)
 
 
 def topic(data: bytes) -> None:
@@ -69,16 +61,15 @@ def topic(data: bytes) -> None:
     incoming = parse(text, body, _NOW)
     assert text in (f"{PREFIX}{incoming.device_id}/{incoming.topic}", PREFIX + incoming.device_id)
     assert "/" not in incoming.device_id
-    if not incoming.topic.startswith(f"{TELEMETRY}/"):
+    first, slash, path = incoming.topic.partition("/")
+    if first != TELEMETRY:
         return
-    path = incoming.topic.removeprefix(f"{TELEMETRY}/")
-    decoded = decode(
-        body, received_us=_NOW, oldest_us=_NOW - _RETENTION, newest_us=_NEWEST, path=path
-    )
-    _holds(decoded, 1)
-    levels = path.split("/")
-    bad = len(levels) > MAX_PATH_LEVELS or "" in levels
-    if path:
+    decoded = _decode_any(incoming, _entry("server"))
+    _holds(decoded, 1 if slash else MAX_ITEMS)
+    _has_times_of_its_own(incoming, decoded)
+    if slash:
+        levels = path.split("/")
+        bad = len(levels) > MAX_PATH_LEVELS or "" in levels
         assert bad == any(one.code == "bad_topic" for one in decoded.rejections)
         assert all(metric.startswith(levels[0][:1]) for _, metric, _ in decoded.points)
 
@@ -86,11 +77,12 @@ def topic(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {"payload": payload, "topic": topic}
 
 
-def _times_of_receipt(body: bytes, form: str, *, bare: bool) -> int:
-    """How many are set aside for the message."""
-    receipts = Receipts()
-    first = receipts.stamp("d", body, _NOW, form, bare=bare)
-    return receipts.stamp("d", b"{}", _NOW) - first
+def _has_times_of_its_own(incoming: Incoming, decoded: Decoded) -> None:
+    """Those set aside for the message; the device's next one has the times behind them."""
+    receipts, device, body = Receipts(), incoming.device_id, incoming.payload
+    receipts.stamp(device, body, _NOW, incoming.form, bare=incoming.topic == TELEMETRY)
+    free_us = receipts.stamp(device, b"{}", _NOW)
+    assert all(_NOW <= time_us < free_us for time_us, _, _ in decoded.points)
 
 
 def _holds(decoded: Decoded, most_items: int) -> None:
@@ -120,11 +112,10 @@ def _is_stored(value: Any) -> None:
         assert type(value) is bool or (type(value) is float and isfinite(value))
 
 
-def _equals_the_fast_path(body: bytes, decoded: Decoded, clock: str) -> None:
+def _equals_the_fast_path(body: bytes, decoded: Decoded, entry: Entry) -> None:
     """What the fast path takes, it takes as the decoder does."""
     columns = Columns()
-    span = read_plain(body, _entry(clock), _NOW, _NEWEST, 0, columns)
-    if span is None:
+    if read_plain(body, entry, _NOW, _NEWEST, 0, columns) is None:
         assert columns.series == columns.times == columns.values == []
         return
     assert decoded.rejections == []
@@ -132,7 +123,6 @@ def _equals_the_fast_path(body: bytes, decoded: Decoded, clock: str) -> None:
     taken = zip(columns.times, columns.series, columns.values, strict=True)
     fast = [(time_us, names[series], float(value)) for time_us, series, value in taken]
     assert fast == [(time_us, metric, float(value)) for time_us, metric, value in decoded.points]
-    assert all(abs(value) <= MAX_EXACT_INTEGER or type(value) is float for value in columns.values)
 
 
 def _entry(clock: str) -> Entry:

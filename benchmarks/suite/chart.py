@@ -69,7 +69,8 @@ def _panel(one: Panel, left: float, top: float) -> list[str]:
         f"{left + wide * at / end:.1f},{top + high * (1 - value / most):.1f}"
         for at, value in zip(one.seconds, one.values, strict=True)
     )
-    told = f"{one.title}: 0 to {most:.4g} {one.unit}{', ' + one.note if one.note else ''}"
+    scale = f"0 to {most:,.0f} {one.unit}".rstrip()
+    told = f"{one.title}: {scale}{', ' + one.note if one.note else ''}"
     return [
         f'<text x="{left}" y="{top - 6}">{escape(told)}</text>',
         f'<line class="g" x1="{left}" y1="{top + high}" x2="{left + wide}" y2="{top + high}"/>',

@@ -3,6 +3,7 @@
 
 def table(head: list[str], rows: list[list[str]]) -> str:
     """Columns as wide as their widest cell; numbers, behind the first column, to the right."""
+    head, *rows = [[text.replace("|", r"\|") for text in row] for row in [head, *rows]]
     widths = [max(len(row[n]) for row in [head, *rows]) for n in range(len(head))]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join(

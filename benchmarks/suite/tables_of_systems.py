@@ -99,7 +99,8 @@ def soak(result: Result) -> str:
     told = (
         f"{result['devices']:,} devices, {result['messages_per_second']:,} messages/s; {done}."
         f" The longest storm took {slowest:.1f} s. {balance['acknowledged']:,} points acknowledged,"
-        f" {balance['missing']:,} missing, {balance['doubled']:,} doubled."
+        f" {balance['missing']:,} missing, {balance['doubled']:,} doubled.\n\n"
+        "![Soak](results/soak.svg)"
     )
     return table(head, rows) + "\n\n" + told
 

@@ -67,7 +67,8 @@ Process = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = _parser().parse_args(telemetry_commands.with_times(words))
     try:
         settings = _here(load(), arguments.command)
         log.configure(settings.log.level, settings.log.format, arguments.command)

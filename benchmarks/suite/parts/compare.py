@@ -41,7 +41,7 @@ def _measure(made: Stand, kind: type[System], form: Form) -> dict[str, Any]:
             system.kill()
     return {
         "name": kind.name, "version": system.version, "points": system.points,
-        "promise": kind.promise, "needs": kind.needs, **system.notes, **fastest, "killed": lost,
+        "promise": kind.promise, "needs": kind.needs, **fastest, "killed": lost,
     }  # fmt: skip
 
 

@@ -57,6 +57,7 @@ class Collectd(System):
     shape = Shape(metrics=[forms.METRIC], per_item=1)
     table = '"values"'
     identity = "id, tstamp"
+    holds_back = True
     trial = 3_000  # it commits once a second
     promise = "acknowledged on arrival: a kill loses the queue and up to a second's commits"
     needs = "topics and payloads of its own form; commits a second's values when more come"

@@ -31,6 +31,7 @@ class Copying(System):
     name = f"mosquitto_sub | psql COPY, {LOT:,} lines a time"
     table = "copied"
     identity = "time, device"
+    holds_back = True
     trial = 4 * LOT
     promise = f"acknowledged on arrival: a kill loses up to {LOT:,} messages and the pipes"
     needs = f"stores nothing before {LOT:,} lines have come; readings stay JSON"

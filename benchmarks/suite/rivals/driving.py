@@ -65,14 +65,15 @@ class _Stored:
         now = self._now()
         if now > self.messages:
             self.messages, self.grew_ns = now, time.monotonic_ns()
-        if self.still_s > 2 and self.unasked is None and self._ends:
+        if self._system.holds_back and self._stands and self.unasked is None:
             self.unasked = (self.messages, self.grew_ns)
             self._system.finish()
         return self.messages
 
     @property
-    def _ends(self) -> bool:
-        return self._total - self.messages < flooding.BACKLOG / 2
+    def _stands(self) -> bool:
+        """Near the end, and nothing more comes by itself."""
+        return self.still_s > 3 and self._total - self.messages < flooding.BACKLOG / 2
 
     def _now(self) -> int:
         if self._total - self.messages > flooding.BACKLOG * 1.5:

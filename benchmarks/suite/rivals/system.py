@@ -41,13 +41,13 @@ class System:
     identity = ""  # columns that tell one message from another
     promise = ""  # when the broker's message is acknowledged, and what that is worth
     trial = 1_000  # messages that tell how long a run may be
+    holds_back = False  # whether it keeps the last messages until it is told to `finish`
     needs = ""  # what had to be done so that it stores anything
 
     def __init__(self, made: Stand, folder: Path) -> None:
         self.made, self.folder = made, folder
         self.children: list[subprocess.Popen[bytes]] = []
         self.version = ""
-        self.notes: dict[str, object] = {}
 
     @property
     def points(self) -> int:
