@@ -144,6 +144,7 @@ def _storm(form: Form) -> dict[str, float]:
 
 def run(form: Form) -> dict[str, Any]:
     """Calibrate, check, extrapolate."""
+    storm = _storm(form)
     with stand(form.devices) as made:
         made.start()
         single = sized(made, SINGLE, form.seconds)
@@ -170,7 +171,7 @@ def run(form: Form) -> dict[str, Any]:
         disk_bytes_a_reading=row_bytes,
         query_cpu=query,
         ingest_bytes=idle,
-        **_storm(form),
+        **storm,
     )
     return {
         "costs": costs.report(), "checks": checks,
