@@ -1,7 +1,6 @@
 """A real SMTP server on loopback, a worker that works what is there, and people to write to."""
 
 import asyncio
-import ipaddress
 import ssl
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -16,10 +15,8 @@ import psycopg
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP as Server  # noqa: N811 - the policy above has the name
 from aiosmtpd.smtp import AuthResult
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
+import papers
 from paqett import app, db, jobs
 from paqett.app import Services
 from paqett.children import free_port
@@ -64,7 +61,8 @@ class Post:
 
     def authenticate(self, *words: Any) -> AuthResult:
         self.signed_in.append(words[4].login)
-        return AuthResult(success=words[4].password == b"right")
+        right = words[4].password == b"right"
+        return AuthResult(success=right, handled=right)  # else the server answers 535
 
 
 class Office(Controller):
@@ -87,33 +85,7 @@ class Office(Controller):
 
 def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, Path]:
     """A server's context for `name` (a host or an address), and the file that makes it trusted."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    other: x509.GeneralName = x509.DNSName(name)
-    if name[0].isdigit():
-        other = x509.IPAddress(ipaddress.ip_address(name))
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([other]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    chain, secret = folder / f"{name}.crt", folder / f"{name}.key"
-    chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    secret.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    chain, secret = papers.write(folder, name)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(chain, secret)
     return context, chain

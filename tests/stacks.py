@@ -13,9 +13,10 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 import httpx
 import msgspec
@@ -38,6 +39,14 @@ PAQETT = [sys.executable, "-m", "paqett"]
 DEADLINE_S = 100.0
 # two workers must not take one port between looking and binding
 _PORTS = 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+_given = count()
+
+
+def next_port() -> int:
+    """Free, and none of the last 80 that were given: who got those may not have bound them yet."""
+    return free_port(19700 + _PORTS + 3 * (next(_given) % 80))
+
 
 Stored = Counter[tuple[str, int]]
 
@@ -191,39 +200,39 @@ def running_stack() -> Iterator[Stack]:
                 stack.process.kill()
 
 
-class Ingest:
-    """One ingest process of the pieces, with its own folder, log and metrics."""
+class Piece:
+    """One process of the pieces, with its own folder, log and metrics."""
 
-    def __init__(self, folder: Path, argv: list[str], environ: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, argv: list[str], environ: dict[str, str], dies: int = signal.SIGKILL
+    ) -> None:
         folder.mkdir(exist_ok=True)
-        self._ops = free_port(19700 + _PORTS)
-        with (folder / "ingest.log").open("ab") as out:
+        self._ops = next_port()
+        with (folder / "piece.log").open("ab") as out:
             self.process = subprocess.Popen(
                 argv,
                 env={
                     **os.environ, **environ,
                     "PAQETT_PAQETT__DATA_DIR": str(folder), "PAQETT_OPS__PORT": str(self._ops),
                 },
-                stdout=out, stderr=out, preexec_fn=die_with_parent(signal.SIGKILL),
+                stdout=out, stderr=out, preexec_fn=die_with_parent(dies),
             )  # fmt: skip
+
+    def ops(self, path: str) -> tuple[int, str]:
+        """Status and text of its own listener's answer; 0 where nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._ops}{path}", timeout=5) as page:
+                return page.status, page.read().decode()
+        except HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except (URLError, OSError):
+            return 0, ""
 
     def metric(self, name: str) -> float | None:
         """Its value; None where there is no such metric or nobody answers."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._ops}/metrics", timeout=5) as page:
-                lines = page.read().decode().splitlines()
-        except (URLError, OSError):
-            return None
+        lines = self.ops("/metrics")[1].splitlines()
         return next((float(line.split()[1]) for line in lines if line.split()[0] == name), None)
-
-    def subscribed(self) -> bool:
-        return self.metric("paqett_ingest_broker_connected") == 1
-
-    def in_hand(self) -> bool:
-        """Whether messages wait for the database, in the spool or unacknowledged."""
-        if self.metric("paqett_ingest_spooling") is not None:
-            return bool(self.metric("paqett_ingest_spool_bytes"))
-        return bool(self.metric("paqett_ingest_unacknowledged"))
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -235,6 +244,19 @@ class Ingest:
     def ended(self, timeout_s: float = 30.0) -> int:
         """The exit code, once there is one."""
         return self.process.wait(timeout_s)
+
+
+class Ingest(Piece):
+    """One ingest process."""
+
+    def subscribed(self) -> bool:
+        return self.metric("paqett_ingest_broker_connected") == 1
+
+    def in_hand(self) -> bool:
+        """Whether messages wait for the database, in the spool or unacknowledged."""
+        if self.metric("paqett_ingest_spooling") is not None:
+            return bool(self.metric("paqett_ingest_spool_bytes"))
+        return bool(self.metric("paqett_ingest_unacknowledged"))
 
 
 class Pieces:
@@ -255,15 +277,11 @@ class Pieces:
         }
         self._server: subprocess.Popen[bytes] | None = None
         self._ingests: list[Ingest] = []
+        self._others: list[Piece] = []
         self.start_database()
         postgres.create_database(self.cluster, "paqett")
         in_database(self.url, migrate.migrate)
-        with (folder / "broker.log").open("ab") as out:
-            self._broker = subprocess.Popen(
-                [*PAQETT, "broker"],
-                env={**os.environ, **self._environ, "PAQETT_PAQETT__DATA_DIR": str(folder)},
-                stdout=out, stderr=out, preexec_fn=die_with_parent(signal.SIGTERM),
-            )  # fmt: skip
+        self.broker = Piece(folder, [*PAQETT, "broker"], self._environ, dies=signal.SIGTERM)
 
     def start_database(self) -> None:
         self._server = postgres.start(self.cluster, self.folder / "server.log")
@@ -282,7 +300,7 @@ class Pieces:
 
     def kill_broker(self) -> None:
         """`kill -9` Mosquitto itself, at once or as soon as there is one; it is started again."""
-        broker = psutil.Process(self._broker.pid)
+        broker = psutil.Process(self.broker.process.pid)
         until(broker.children, "Mosquitto runs")
         for child in broker.children():
             child.kill()
@@ -294,6 +312,12 @@ class Pieces:
         )
         self._ingests.append(process)
         return process
+
+    def other(self, name: str, process: str, **environ: str) -> Piece:
+        """Start an api or a worker, which goes on until the end."""
+        piece = Piece(self.folder / name, [*PAQETT, process], {**self._environ, **environ})
+        self._others.append(piece)
+        return piece
 
     def stop_ingests(self) -> None:
         """`kill -9` every one that still runs."""
@@ -310,8 +334,10 @@ class Pieces:
 
     def close(self) -> None:
         self.stop_ingests()
-        self._broker.terminate()
-        self._broker.wait(30)
+        for piece in self._others:
+            piece.kill()
+        self.broker.signal(signal.SIGTERM)
+        self.broker.ended()
         assert self._server is not None
         if self._server.poll() is None:
             self._server.send_signal(signal.SIGINT)

@@ -121,8 +121,8 @@ def _drop_role(conn: psycopg.Connection, role: sql.Identifier) -> None:
             return
 
 
-def create(server: str, name: str, template: str = "template1") -> None:
-    """Clone `template`; TimescaleDB's own workers may sit in it for a moment."""
+def create(server: str, name: str, template: str = "template0") -> None:
+    """Clone `template`; TimescaleDB's own workers may sit in another than template0 for 5 s."""
     deadline = time.monotonic() + 30
     with psycopg.connect(server, autocommit=True) as conn:
         while True:

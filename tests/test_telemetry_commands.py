@@ -171,6 +171,8 @@ def test_query_shows_tables_json_and_csv(run, client, served) -> None:
     rows = json.loads(out)
     assert (rows[0]["max"], rows[0]["count"]) == (2.0, 3)
     assert (rows[1]["max"], rows[1]["count"]) == (None, None)
+    code, out, _ = run("query", device, "--from", "-5h", "--to", "-1h", "--metrics", "t", "--json")
+    assert (code, [row["value"] for row in json.loads(out)]) == (0, [0.0, 1.0, 2.0])
 
 
 def test_export_writes_the_whole_range_or_no_file(run, client, served, tmp_path) -> None:

@@ -130,7 +130,7 @@ def sign_in(result: Result) -> str:
 
 
 def pages(result: Result) -> str:
-    """A chart of a long history in a browser, beside its query."""
+    """A chart of a long history beside its query, and when pages are first painted."""
     head = ["ms", "drawn after", "its query", "the page's own", "points", "kept"]
     rows = [
         [
@@ -140,7 +140,10 @@ def pages(result: Result) -> str:
         ]
         for figure in result["figures"]
     ]  # fmt: skip
-    return table(head, rows) + f"\nSlowest frame while hovering: {result['slowest_frame_ms']} ms."
+    slowest = f"Slowest frame while hovering: {result['slowest_frame_ms']} ms."
+    paints = [[one["page"], str(one["ms"])] for one in result.get("paints", [])]
+    shown = [table(["page", "first contentful paint, ms"], paints)] if paints else []
+    return "\n\n".join([table(head, rows), slowest, *shown])
 
 
 def alerts(result: Result) -> str:

@@ -147,6 +147,7 @@ DO $$
 DECLARE
     admin text := current_database() || '_admin';
     api text := current_database() || '_api';
+    worker text := current_database() || '_worker';
 BEGIN
     REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA admin FROM PUBLIC;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = admin) THEN
@@ -161,5 +162,10 @@ BEGIN
             ' admin.retention, admin.job_failures, admin.sizes TO %I', api);
         EXECUTE format('GRANT EXECUTE ON FUNCTION admin.oldest_reading(text),'
             ' admin.largest_devices(interval, int) TO %I', api);
+    END IF;
+    -- for the metrics
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = worker) THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA admin TO %I', worker);
+        EXECUTE format('GRANT SELECT ON admin.sizes TO %I', worker);
     END IF;
 END $$;

@@ -13,12 +13,15 @@ INSERT INTO alert_rule (account_id, name, kind, device_id, metric, operator, thr
                         is_flag, for_s, enabled, created_at, changed_at)
 VALUES (%(account)s, %(name)s, %(kind)s, %(device)s, %(metric)s, %(operator)s, %(threshold)s,
         %(clear)s, %(is_flag)s, %(for)s, %(enabled)s, %(now)s, %(now)s)
-RETURNING *;
+RETURNING id, account_id, name, kind, device_id, metric, operator, threshold, clear, is_flag, for_s, enabled,
+          created_at, changed_at, paused_at;
 
 -- name: list_rules
 -- A page of the account's rules in the order they were made; about some devices alone where a key
 -- is limited to them.
-SELECT r.*, (SELECT count(*) FROM alert WHERE alert.rule_id = r.id AND alert.state = 'firing') AS firing
+SELECT r.id, r.account_id, r.name, r.kind, r.device_id, r.metric, r.operator, r.threshold, r.clear, r.is_flag,
+       r.for_s, r.enabled, r.created_at, r.changed_at, r.paused_at,
+       (SELECT count(*) FROM alert WHERE alert.rule_id = r.id AND alert.state = 'firing') AS firing
 FROM alert_rule AS r
 WHERE r.account_id = %(account)s AND r.id > %(after)s
   AND (%(devices)s::text[] IS NULL OR r.device_id = ANY (%(devices)s))
@@ -26,7 +29,9 @@ ORDER BY r.id LIMIT %(limit)s;
 
 -- name: get_rule
 -- One rule of the account.
-SELECT r.*, (SELECT count(*) FROM alert WHERE alert.rule_id = r.id AND alert.state = 'firing') AS firing
+SELECT r.id, r.account_id, r.name, r.kind, r.device_id, r.metric, r.operator, r.threshold, r.clear, r.is_flag,
+       r.for_s, r.enabled, r.created_at, r.changed_at, r.paused_at,
+       (SELECT count(*) FROM alert WHERE alert.rule_id = r.id AND alert.state = 'firing') AS firing
 FROM alert_rule AS r
 WHERE r.account_id = %(account)s AND r.id = %(rule)s
   AND (%(devices)s::text[] IS NULL OR r.device_id = ANY (%(devices)s));

@@ -1,6 +1,9 @@
 -- name: device_list
 -- A page of the account's devices as people look for them, with how many there are in all.
-SELECT device.*, status.*, count(*) OVER () AS in_all
+SELECT id, account_id, thing_name, friendly_name, mac_address, firmware_version, tags, report_interval_s,
+       clock, verifier, attributes, created_at, connection, connection_since, connection_reason, connection_ip,
+       secret_used_at, secret_used_ip, enabled, paused_at, resumed_at,
+       status.*, count(*) OVER () AS in_all
 FROM device CROSS JOIN LATERAL device_status(device, %(now)s) AS status
 WHERE account_id = %(account)s
   AND (%(tag)s::text IS NULL OR %(tag)s = ANY (tags))

@@ -16,21 +16,32 @@ FROM jsonb_to_recordset(%(devices)s) AS t (
     id text, thing_name text, friendly_name text, mac_address macaddr, firmware_version text,
     tags text[], report_interval int, clock text, verifier text)
 ON CONFLICT (account_id, thing_name) DO NOTHING
-RETURNING *;
+RETURNING id, account_id, thing_name, friendly_name, mac_address, firmware_version, tags, report_interval_s,
+          clock, verifier, attributes, created_at, connection, connection_since, connection_reason, connection_ip,
+          secret_used_at, secret_used_ip, enabled, paused_at, resumed_at;
 
 -- name: get_device
 -- One device of the account as it is stored.
-SELECT * FROM device WHERE account_id = %(account)s AND id = %(id)s;
+SELECT id, account_id, thing_name, friendly_name, mac_address, firmware_version, tags, report_interval_s,
+       clock, verifier, attributes, created_at, connection, connection_since, connection_reason, connection_ip,
+       secret_used_at, secret_used_ip, enabled, paused_at, resumed_at
+FROM device WHERE account_id = %(account)s AND id = %(id)s;
 
 -- name: show_device
 -- One device of the account with its status at a moment.
-SELECT device.*, status.*
+SELECT id, account_id, thing_name, friendly_name, mac_address, firmware_version, tags, report_interval_s,
+       clock, verifier, attributes, created_at, connection, connection_since, connection_reason, connection_ip,
+       secret_used_at, secret_used_ip, enabled, paused_at, resumed_at,
+       status.*
 FROM device CROSS JOIN LATERAL device_status(device, %(now)s) AS status
 WHERE account_id = %(account)s AND id = %(id)s;
 
 -- name: get_device_for_change
 -- The same device of the account, held until the change commits: two changes at once both last.
-SELECT * FROM device WHERE account_id = %(account)s AND id = %(id)s FOR NO KEY UPDATE;
+SELECT id, account_id, thing_name, friendly_name, mac_address, firmware_version, tags, report_interval_s,
+       clock, verifier, attributes, created_at, connection, connection_since, connection_reason, connection_ip,
+       secret_used_at, secret_used_ip, enabled, paused_at, resumed_at
+FROM device WHERE account_id = %(account)s AND id = %(id)s FOR NO KEY UPDATE;
 
 -- name: device_ids
 -- The ids of the account's devices, or of those with a tag.
@@ -42,7 +53,10 @@ ORDER BY created_at, id;
 
 -- name: list_devices
 -- A page of the account's devices in the order they were made, with their status at a moment.
-SELECT device.*, status.*
+SELECT id, account_id, thing_name, friendly_name, mac_address, firmware_version, tags, report_interval_s,
+       clock, verifier, attributes, created_at, connection, connection_since, connection_reason, connection_ip,
+       secret_used_at, secret_used_ip, enabled, paused_at, resumed_at,
+       status.*
 FROM device CROSS JOIN LATERAL device_status(device, coalesce(%(now)s, now())) AS status
 WHERE account_id = %(account)s
   AND (%(allowed)s::text[] IS NULL OR id = ANY (%(allowed)s))

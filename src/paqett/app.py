@@ -10,12 +10,13 @@ import msgspec
 from psycopg import Error
 from psycopg_pool import AsyncConnectionPool
 
-from paqett import db, log, migrate
+from paqett import db, log, migrate, ops, pools
 from paqett.billing.client import Stripe
 from paqett.db import Connection
-from paqett.errors import ConfigurationError
+from paqett.errors import ConfigurationError, SchemaBehindError
 from paqett.passwords import Hasher
 from paqett.plans import Plan, load_plans
+from paqett.replica import Readers
 from paqett.settings import Settings
 
 _logger = log.get("app")
@@ -24,12 +25,12 @@ _logger = log.get("app")
 class Services(msgspec.Struct, frozen=True):
     """What the API's handlers and the worker's tasks are given.
 
-    `readers` is for readings: its statements have the statement timeout.
+    `readers` is for readings: its statements have the statement timeout, and may be a replica's.
     """
 
     settings: Settings
     pool: AsyncConnectionPool[Connection]
-    readers: AsyncConnectionPool[Connection]
+    readers: Readers
     plans: dict[str, Plan]
     hasher: Hasher
     clock: Callable[[], datetime]
@@ -62,8 +63,9 @@ async def services(
     """
     plans = load_plans(settings.plans_file)
     stripe = Stripe(settings.stripe) if settings.stripe.secret_key else None
-    readers = db.pool(settings.database, process, reading=True)
+    readers = Readers(settings.database, process)
     async with db.pool(settings.database, process) as pool, readers:
+        pools.watch(pool, "main")
         hasher = Hasher(settings.auth)
         try:
             yield Services(settings, pool, readers, plans, hasher, clock, stripe)
@@ -76,20 +78,34 @@ async def services(
 async def wait_for_database(settings: Settings, stop: asyncio.Event) -> None:
     """Return once the database answers and has this program's schema, or `stop` is set.
 
-    Raises `SchemaOutdatedError` where it answers with another schema.
+    Waits for an older schema to be migrated, and goes on beside a newer one that allows it. Raises
+    `SchemaOutdatedError` where that needs a newer program.
     """
-    told = False
+    told = ""
     while not stop.is_set():
-        with suppress(Error, OSError):
+        try:
             conn = await db.connect(settings.database, "start", autocommit=True)
             async with conn:
-                await migrate.require_current(conn)
+                say_newer(await migrate.require_current(conn))
+        except (Error, OSError):
+            waits_for = "the database"
+        except SchemaBehindError as error:
+            waits_for = str(error)
+        else:
             return
-        if not told:
-            _logger.warning("waiting for the database")
-            told = True
+        ops.health.note("database", "failed", f"waiting: {waits_for}")
+        if waits_for != told:
+            _logger.warning("waiting", reason=waits_for)
+            told = waits_for
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 1)
+
+
+def say_newer(migrations: list[str]) -> None:
+    """In log and metrics: the schema is of a newer program, soon to take this one's place."""
+    ops.note_schema(migrations)
+    if migrations:
+        _logger.warning("the schema is newer than this program: upgrade it", unknown=migrations)
 
 
 async def until_stopped(tasks: Iterable[asyncio.Task[Any]], stop: asyncio.Event) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 import psycopg
 import uvloop
-from prometheus_client import start_http_server
 
 from paqett import (
     __version__,
@@ -32,15 +31,21 @@ from paqett import (
     migrate,
     moves,
     notices,
+    ops,
     oversight,
     passwords,
     privacy_commands,
+    roles,
     sessions,
     telemetry_commands,
+    tracing,
     usage,
 )
+from paqett.app import utc_now
 from paqett.billing import sync as billing
 from paqett.broker import process as broker
+from paqett.doctor.others import examine_others
+from paqett.doctor.tls import examine_tls
 from paqett.erasure import closing
 from paqett.errors import ConfigurationError, Conflict, Invalid, NotFound, PaqettError
 from paqett.ingest import process as ingest
@@ -50,6 +55,7 @@ from paqett.principals import SCOPES
 from paqett.settings import Settings, load
 from paqett.sqlfiles import query
 from paqett.web import server
+from paqett.web.listener import check_ops_listener
 from paqett.worker import process as worker
 
 _ON_WHAT_RUNS_HERE = ("admin", "device", "doctor", "privacy", "simulate")
@@ -59,7 +65,8 @@ Process = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = _parser().parse_args(telemetry_commands.with_times(words))
     try:
         settings = _here(load(), arguments.command)
         log.configure(settings.log.level, settings.log.format, arguments.command)
@@ -78,9 +85,12 @@ def _here(settings: Settings, command: str) -> Settings:
         return settings
     if not (settings.data_dir / "up.json").exists():
         return settings
-    url = state.load(settings.data_dir.resolve()).database_url
-    return msgspec.structs.replace(
-        settings, database=msgspec.structs.replace(settings.database, url=url)
+    here, change = state.load(settings.data_dir.resolve()), msgspec.structs.replace
+    return change(
+        settings,
+        database=change(settings.database, url=here.database_url),
+        mqtt=change(settings.mqtt, port=here.platform_port, password=here.broker_password),
+        broker=change(settings.broker, listen_port=here.mqtt_port),
     )
 
 
@@ -273,8 +283,10 @@ def _show(data: Any, arguments: argparse.Namespace) -> None:
 
 def _process(name: str, run: Process) -> Callable[[Settings, argparse.Namespace], int]:
     def start(settings: Settings, _: argparse.Namespace) -> int:
+        check_ops_listener(settings)
+        tracing.configure(on=settings.ops.tracing)
         if settings.ops.port and name != "api":
-            start_http_server(settings.ops.port, settings.ops.host)
+            ops.listen(settings.ops.host, settings.ops.port)
         uvloop.run(_until_signal(run, settings))
         return 0
 
@@ -286,7 +298,11 @@ async def _until_signal(run: Process, settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await run(settings, stop)
+    beating = asyncio.create_task(ops.health.keep_beating())
+    try:
+        await run(settings, stop)
+    finally:
+        beating.cancel()
 
 
 async def _api(settings: Settings, stop: asyncio.Event) -> None:
@@ -302,6 +318,7 @@ async def _agent(settings: Settings, stop: asyncio.Event) -> None:
     own = settings.agent
     if not own.device_id or not own.secret:
         raise ConfigurationError("PAQETT_AGENT__DEVICE_ID and PAQETT_AGENT__SECRET are not set")
+    ops.health.note("agent", "ok", "sends this machine's readings")
     await agent.run(
         own.host, own.port, own.device_id, own.secret, stop, own.interval_s, tls=own.tls
     )
@@ -322,25 +339,37 @@ def _up(settings: Settings, arguments: argparse.Namespace) -> int:
 def _migrate(settings: Settings, _: argparse.Namespace) -> int:
     async def run() -> list[str]:
         async with await db.connect(settings.database, "migrate", autocommit=True) as conn:
-            return await migrate.migrate(conn)
+            applied = await migrate.migrate(conn, migrate.Patience.of(settings.database))
+            await roles.set_passwords(conn, _role_passwords(settings))
+            return applied
 
     applied = asyncio.run(run())
     _say(f"applied {', '.join(applied)}" if applied else "the schema is current")
     return 0
 
 
-def _doctor(settings: Settings, arguments: argparse.Namespace) -> int:
-    async def run() -> list[doctor.Finding]:
-        try:
-            async with await db.connect(settings.database, "doctor") as conn:
-                return await doctor.examine(conn, datetime.now(UTC))
-        except (psycopg.OperationalError, OSError) as error:
-            mend = "start it, or set PAQETT_DATABASE__URL"
-            return [doctor.Finding("database", "failed", str(error).strip(), mend)]
+def _role_passwords(settings: Settings) -> dict[str, str]:
+    named = msgspec.structs.asdict(settings.roles)
+    return {name.removesuffix("_password"): password for name, password in named.items()}
 
-    findings = [*doctor.examine_machine(settings), *asyncio.run(run())]
+
+def _doctor(settings: Settings, arguments: argparse.Namespace) -> int:
+    findings = asyncio.run(_examined(settings))
     _show(findings, arguments)
     return int(any(finding.state == "failed" for finding in findings))
+
+
+async def _examined(settings: Settings) -> list[doctor.Finding]:
+    found = [*doctor.examine_machine(settings), *examine_tls(settings, utc_now())]
+    try:
+        async with await db.connect(settings.database, "doctor") as conn:
+            found += await doctor.examine_server(conn, utc_now())
+            found += await doctor.examine(conn, utc_now())
+    except (psycopg.OperationalError, OSError) as error:
+        mend = "start it, or set PAQETT_DATABASE__URL"
+        found.append(doctor.Finding("database", "failed", str(error).strip(), mend))
+    plans = load_plans(settings.plans_file).values()
+    return found + await examine_others(settings, plans, utc_now)
 
 
 def _simulate(settings: Settings, arguments: argparse.Namespace) -> int:

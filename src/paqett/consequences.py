@@ -5,7 +5,7 @@ from datetime import timedelta
 UNDO = timedelta(days=7)  # product contract §7
 
 AT_ONCE = (
-    "Every session has ended and every API key is gone.",
+    "Every session ends, and every API key is gone.",
     "Devices are disconnected, and what they send is refused with the code account_closing.",
     "The SQL login is dropped, live streams are closed, and alerts and webhooks are silent.",
     "A subscription is set to end; nothing more is charged for it.",

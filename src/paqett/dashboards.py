@@ -16,13 +16,16 @@ from paqett.settings import config_dir
 ARCHIVE = "paqett-grafana.zip"
 # What needs no SQL login; everything else does.
 _HTTP = ("paqett-infinity.yaml", "paqett.yaml", "overview-http.json", "device-http.json")
+# Not for accounts: it is about the whole installation.
+_OPERATORS = ("operators.json",)
 _VALUE = re.compile(r"\$\{(PAQETT_[A-Z_]+)\}")
 
 
 def shipped() -> dict[str, Path]:
-    """Every file by its name, which is unique."""
+    """Every file for accounts by its name, which is unique."""
     folder = config_dir() / "grafana"
-    return {path.name: path for path in sorted(folder.rglob("*")) if path.is_file()}
+    found = {path.name: path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: path for name, path in found.items() if name not in _OPERATORS}
 
 
 def needs_login(name: str) -> bool:

@@ -95,7 +95,13 @@ async def statements(source: AsyncConnectionPool[Connection]) -> AsyncIterator[C
     """
     try:
         async with source.connection() as conn:
-            yield conn
+            try:
+                yield conn
+            except errors.FeatureNotSupported as error:
+                if "cached plan" in str(error):  # a migration changed what this one prepared
+                    await conn.close()
+                    raise OperationalError(str(error)) from error
+                raise
     except errors.QueryCanceled:
         raise
     except (PoolTimeout, OperationalError) as error:

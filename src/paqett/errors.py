@@ -15,7 +15,15 @@ class ConfigurationError(PaqettError):
 
 
 class SchemaOutdatedError(PaqettError):
-    """The database is older or newer than this program; the message says what to run."""
+    """Database and program do not fit each other; the message says what to run."""
+
+
+class SchemaBehindError(SchemaOutdatedError):
+    """The database is older than this program: it can be waited for."""
+
+
+class MigrationStopped(PaqettError):
+    """A step of a migration was in the way of others, or they of it; nothing of it was done."""
 
 
 class NotRetried(PaqettError):

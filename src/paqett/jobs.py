@@ -118,6 +118,12 @@ async def note_error(conn: Connection, job_id: int, error: BaseException, now: d
     await conn.execute(query("unscoped_note_job_error"), values)
 
 
+async def oldest_waiting_s(conn: Connection) -> float:
+    """How long (s) the job has waited that was due longest ago; 0 where none waits."""
+    row = await (await conn.execute(query("unscoped_oldest_waiting_job"))).fetchone()
+    return float(row["waited_s"]) if row else 0.0
+
+
 async def forget_errors(conn: Connection) -> None:
     """Of jobs that are gone."""
     await conn.execute(query("unscoped_forget_job_errors"))

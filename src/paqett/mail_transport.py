@@ -133,9 +133,17 @@ def _judged(code: int, template: str) -> PaqettError:
     return wrong(f"{template}: the server answered {code}")
 
 
-async def _send(message: EmailMessage, settings: MailSettings) -> None:
-    utf8 = message.policy.utf8  # type: ignore[attr-defined]
-    client = aiosmtplib.SMTP(
+async def try_out(settings: MailSettings) -> None:
+    """Connect, start TLS and sign in as for a mail, and send none. Raises `MailDelayed`."""
+    try:
+        async with asyncio.timeout(settings.timeout_s), _client(settings) as client:
+            await client.noop()
+    except (aiosmtplib.SMTPException, OSError) as error:
+        raise MailDelayed(f"{type(error).__name__}: {error}") from None
+
+
+def _client(settings: MailSettings) -> aiosmtplib.SMTP:
+    return aiosmtplib.SMTP(
         hostname=settings.smtp_host,
         port=settings.smtp_port,
         username=settings.smtp_username or None,
@@ -146,7 +154,11 @@ async def _send(message: EmailMessage, settings: MailSettings) -> None:
         # the machine's own authorities, or those of the environment's SSL_CERT_FILE
         tls_context=None if settings.smtp_tls == "none" else ssl.create_default_context(),
     )
-    async with client:
+
+
+async def _send(message: EmailMessage, settings: MailSettings) -> None:
+    utf8 = message.policy.utf8  # type: ignore[attr-defined]
+    async with _client(settings) as client:
         await client.sendmail(
             message["From"].addresses[0].addr_spec,
             [message["To"].addresses[0].addr_spec],

@@ -248,7 +248,7 @@ def _kept(register: Register, kept: str) -> str:
     fixed = {
         "account": "until you delete your account",
         "tier": "as long as your plan keeps readings",
-        "expires": "until it has served, at most days",
+        "expires": "until it has served, some days at most",
         "always": "as long as this installation",
     }
     if kept in fixed:

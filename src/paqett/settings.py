@@ -37,9 +37,22 @@ class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[database]`"""
 
     url: str
+    replica_url: str
+    replica_wait_s: float
     pool_size: int
     connect_timeout_s: float
     statement_timeout_s: float
+    migrate_lock_timeout_s: float
+    migrate_statement_timeout_s: float
+    migrate_patience_s: float
+
+
+class Roles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[roles]`"""
+
+    api_password: str
+    ingest_password: str
+    worker_password: str
 
 
 class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,6 +142,7 @@ class Ops(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: int
     token: str
     open_on_api: bool
+    tracing: bool
 
 
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -223,6 +237,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     paqett: General
     log: Log
     database: Database
+    roles: Roles
     http: Http
     auth: Auth
     mail: Mail

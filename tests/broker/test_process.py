@@ -1,7 +1,9 @@
 """`paqett broker` on a real Mosquitto and a real database: who is online, and through what."""
 
 import asyncio
+import os
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,10 +17,12 @@ import msgspec
 import psycopg
 import pytest
 
+import papers
+from listening import PORT
 from paqett import db, pauses
 from paqett.broker import files, process
 from paqett.broker.log_lines import Event
-from paqett.children import free_port
+from paqett.children import free_port, give, service_user
 from paqett.db import Connection
 from paqett.errors import ConfigurationError
 from paqett.mqtt.consumer import Consumer, Message
@@ -272,6 +276,57 @@ def test_what_devices_send_between_a_killed_broker_and_the_writers_return_waits_
                 await until(lambda: not broker._reload_due)
             async with reading(broker_settings, got):
                 await until(lambda: len(set(got)) == 100)
+
+    asyncio.run(work())
+
+
+def test_a_renewed_certificate_is_shown_to_whoever_connects_next_and_cuts_nobody_off(
+    broker_settings: Settings, database_url: str, owner: Tenant
+) -> None:
+    device_id = owner.devices[0]
+    set_secret(database_url, device_id, "s")
+    folder, port = Path(broker_settings.paqett.data_dir), free_port(PORT + 150)
+
+    def renew() -> str:
+        pair = papers.write(folder, "localhost")
+        for path in pair:
+            give(path, service_user("mosquitto"))
+        return pair[0].read_text()
+
+    first = renew()
+    over = {
+        "tls_port": port, "tls_cert_file": str(folder / "localhost.crt"),
+        "tls_key_file": str(folder / "localhost.key"),
+    }  # fmt: skip
+    chosen = msgspec.structs.replace(
+        broker_settings, broker=msgspec.structs.replace(broker_settings.broker, **over)
+    )
+
+    def shown() -> str:
+        return ssl.get_server_certificate(("127.0.0.1", port))
+
+    async def until_shown(wanted: str) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while await asyncio.to_thread(shown) != wanted:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+
+    async def work() -> None:
+        trusted = ssl.create_default_context(cafile=str(folder / "localhost.crt"))
+        async with running(chosen):
+            await (await sign_in(chosen, device_id)).disconnect()  # the broker knows it by now
+            assert await asyncio.to_thread(shown) == first
+            client, lost = gmqtt.Client("any"), asyncio.Event()
+            client.set_auth_credentials(device_id, "s")
+            client.on_disconnect = lambda *_: lost.set()
+            await client.connect("localhost", port, ssl=trusted)
+            await until_shown(renew())  # because its files changed
+            second = renew()
+            os.kill(os.getpid(), signal.SIGHUP)
+            await until_shown(second)
+            assert client.is_connected
+            assert not lost.is_set()
+            await client.disconnect()
 
     asyncio.run(work())
 

@@ -212,6 +212,9 @@ def test_after_seven_days_nothing_undoes_it(leaving: Leaving) -> None:
             assert "ada" not in answer.text
         assert (await leaving.client.get(f"{path}/receipt?token=x")).status_code == 404
         assert (await leaving.client.get(f"{path}/receipt")).status_code == 401
+        tries = [await leaving.client.get(f"{path}/receipt?token=x") for _ in range(60)]
+        assert [answer.status_code for answer in tries[-3:]] == [429] * 3
+        assert tries[-1].json()["code"] == "too_many_requests"
 
     leaving.run(work)
 

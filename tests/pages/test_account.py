@@ -187,6 +187,7 @@ def test_a_rule_is_tried_on_the_last_24_hours_before_it_is_made(
         page.click("text=Make the rule")
         page.wait_for_selector("text=The rule is saved.")
         page.click("a:has-text('Preview')")
+        eyes.shoot(page, "rule")
         page.fill("#clear", "28")
         page.click("text=Save the rule")
         page.wait_for_selector("text=The rule is saved.")
@@ -212,6 +213,7 @@ def test_a_key_is_shown_once_and_works(eyes: Eyes, site: Site, owner: Member) ->
         page.click("button:has-text('Make the key')")
         page.wait_for_selector(".secret")
         key = page.inner_text(".secret")
+        eyes.shoot(page, "key-made")
         eyes.barriers(page)
     asked = httpx.get(f"{site.url}/api/v1/devices", headers={"Authorization": f"Bearer {key}"})
     assert asked.status_code == 200
@@ -319,6 +321,7 @@ def test_registering_confirming_and_resetting_on_pages(eyes: Eyes, site: Site) -
         page.check("[name=age_confirmed]")
         page.click("button:has-text('Make my account')")
         page.wait_for_selector("text=among those tried first")
+        eyes.shoot(page, "sign-up-refused")
         assert page.input_value("#email") == "new@example.org"
         page.fill("#password", PASSWORD)
         page.click("button:has-text('Make my account')")

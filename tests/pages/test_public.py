@@ -66,6 +66,14 @@ def test_every_version_of_the_policy_stays_readable(site: Site) -> None:
     assert "Free Tier: 7-day retention" in first
 
 
+def test_what_is_kept_is_told_in_words_of_people(site: Site) -> None:
+    text = site.get("/privacy/data").text
+    assert "90 days at most" in text  # of the setting of the cookie
+    assert "session_max_s" not in text
+    assert "<code>paqett up</code>" in text
+    assert "`" not in text
+
+
 def test_the_policy_says_what_the_code_does(site: Site) -> None:
     text = site.get("/privacy").text
     assert "argon2id" in text
@@ -82,6 +90,9 @@ def test_every_page_of_the_docs_is_there_and_its_links_lead_somewhere(site: Site
         assert page.status_code == 200
         for link in re.findall(r'href="(/docs/[^"#]+)', page.text):
             assert link.removeprefix("/docs/") in docs.docs(), f"{name} leads to {link}"
+    index = site.get("/docs").text
+    assert {f"/docs/{name}" for name in docs.docs()} <= set(re.findall(r'href="([^"#]+)', index))
+    assert "<span>Architecture</span>" in index  # not shipped
     assert 'id="not_found"' in site.get("/docs/errors").text
     assert site.get("/docs/nothing").status_code == 404
 

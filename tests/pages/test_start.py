@@ -63,6 +63,8 @@ def test_from_sign_up_to_the_first_point_on_the_chart(eyes: Eyes, site: Site) ->
         # the next one goes onto the same chart
         assert send(site, device_id, secret, {"temperature": 22.5}).status_code == 200
         page.wait_for_function("() => document.querySelectorAll('.came li.good').length >= 2")
+        legend = "() => document.querySelector('.u-legend').innerText.includes('22.5')"
+        page.wait_for_function(legend)
         eyes.shoot(page, "start-arrived")
         eyes.barriers(page)
     with site.client() as client:

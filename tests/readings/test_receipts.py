@@ -14,6 +14,7 @@ payloads = st.sampled_from(
     [
         b'{"t":1}',
         b'[{"t":1},{"t":2}]',
+        b'[1,2,3,{"t":1}]',
         json.dumps([{"t": 1}] * MAX_ITEMS).encode(),
         b' [{"t":1},{"t":2},{"t":3}]',
         b'\xef\xbb\xbf[{"t":1},{"t":2}]',

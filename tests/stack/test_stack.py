@@ -88,6 +88,18 @@ def test_a_running_stack_passes_the_privacy_check(stack: Stack) -> None:
     assert done.returncode == 1
 
 
+def test_the_doctor_finds_nothing_to_mend_on_a_running_stack(stack: Stack) -> None:
+    done = subprocess.run(
+        [*PAQETT, "doctor", "--json"],
+        env=stack.environ, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    found = {one["subject"]: one for one in json.loads(done.stdout)}
+    assert [one for one in found.values() if one["state"] != "ok"] == []
+    assert found["broker rules"]["detail"].endswith("(tried)")
+    assert {"clock", "roles", "durability", "disk", "tier own"} <= set(found)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def _survives(stack: Stack, *arguments: str) -> dict[str, Any]:
     """Kill at random, and hold the report to what it must say; returns it."""
     report = stack.torture(*arguments)

@@ -1,4 +1,5 @@
-"""A chart of a long history in a browser: how long after its query it stands there, and on zoom.
+"""A chart of a long history in a browser: how long after its query it stands there, and on zoom;
+and how long each kind of page takes until something of it is painted.
 
 One device with one metric and a reading every second. The page is opened in Chromium, the query it
 makes is asked for by itself in between, and the difference is the page's own.
@@ -26,6 +27,11 @@ ALLOWED_MS, MOST_POINTS = 1000, 2000  # the bars
 _DAYS = {"full": 90, "quick": 3}
 _TIMES = {"full": 7, "quick": 5}
 _METRIC = "temperature"
+_PAINTED = (
+    "/", "/sign-in", "/docs/errors", "/privacy", "/overview", "/devices", "/devices/{device}",
+    "/devices/{device}/metrics", "/devices/{device}/settings", "/explore", "/alerts",
+    "/alerts/rules/new", "/notices", "/settings", "/settings/keys", "/settings/plan",
+)  # fmt: skip
 _DAY = """
 INSERT INTO telemetry_own (time, account_id, series_id, value)
 SELECT second, %s, %s, 20 + 5 * sin(extract(epoch FROM second) / 20000)
@@ -130,6 +136,22 @@ def _figure(name: str, whole: list[float], queries: list[tuple[float, int]]) -> 
     }  # fmt: skip
 
 
+def _painted(page: Page, path: str) -> float:
+    """Milliseconds until the browser painted something of the page, as it says itself."""
+    page.goto(path)
+    seen = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+    return float(page.wait_for_function(seen).json_value())
+
+
+def _paints(page: Page, device: str, times: int) -> list[dict[str, Any]]:
+    """The median of each kind of page's first contentful paint."""
+    paints = []
+    for path in _PAINTED:
+        found = [_painted(page, path.format(device=device)) for _ in range(times + 1)]
+        paints.append({"page": path, "ms": round(median(found[1:]), 1)})  # the first fills caches
+    return paints
+
+
 def _measure(made: Stand, token: str, path: str, times: int) -> dict[str, Any]:
     opened: list[float] = []
     zoomed: list[float] = []
@@ -155,13 +177,14 @@ def _measure(made: Stand, token: str, path: str, times: int) -> dict[str, Any]:
                 queries.append(asked)
                 zoomed.append(closer)
                 finer.append(watched.query())
+        paints = _paints(page, made.devices[0].id, times)
         browser.close()
     figures = [_figure("open", opened, queries), _figure("zoom", zoomed, finer)]
-    return {"figures": figures, "slowest_frame_ms": round(slowest, 1)}
+    return {"figures": figures, "slowest_frame_ms": round(slowest, 1), "paints": paints}
 
 
 def run(form: Form) -> dict[str, Any]:
-    """Opening and zooming, each with its query beside it."""
+    """Opening and zooming, each with its query beside it, and the first paint of every page."""
     days = _DAYS[form.name]
     with stand(1) as made:
         device = made.devices[0].id

@@ -10,7 +10,7 @@ from pathlib import Path
 from paqett.children import LOOPBACK
 from paqett.errors import ConfigurationError
 from paqett.folders import sync_folder
-from paqett.mqtt.credentials import verifier
+from paqett.mqtt.credentials import PROBE, probe_secret, verifier
 from paqett.settings import Broker, Mqtt
 
 _CONF = """\
@@ -112,10 +112,14 @@ def password_file(devices: Iterable[tuple[str, str]], writer_line: str) -> str:
 
 
 def writer_line(mqtt: Mqtt) -> str:
-    """The writer's line. Raises `ConfigurationError` without a password."""
+    """The writer's line, and the probe's. Raises `ConfigurationError` without a password.
+
+    The probe may do what a device of its name might, so that `paqett doctor` can try the rest.
+    """
     if not mqtt.password:
         raise ConfigurationError("PAQETT_MQTT__PASSWORD is not set: ingest signs in with it")
-    return f"{mqtt.username}:{verifier(mqtt.password)}\n"
+    probe = verifier(probe_secret(mqtt.password))
+    return f"{mqtt.username}:{verifier(mqtt.password)}\n{PROBE}:{probe}\n"
 
 
 def with_writer(passwords: str, mqtt: Mqtt, writer: str) -> str:
@@ -123,7 +127,7 @@ def with_writer(passwords: str, mqtt: Mqtt, writer: str) -> str:
     kept = [
         line
         for line in passwords.splitlines(keepends=True)
-        if not line.startswith(f"{mqtt.username}:")
+        if not line.startswith((f"{mqtt.username}:", f"{PROBE}:"))
     ]
     return writer + "".join(kept)
 

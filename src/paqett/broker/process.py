@@ -14,7 +14,7 @@ from pathlib import Path
 from prometheus_client import Counter, Gauge
 from psycopg import Error
 
-from paqett import db, log
+from paqett import certificates, db, log, ops
 from paqett.app import until_stopped
 from paqett.broker import files
 from paqett.broker.log_lines import Event, is_running, is_signed_in, parse
@@ -28,6 +28,11 @@ from paqett.sqlfiles import query
 _logger = log.get("broker")
 _devices = Gauge("paqett_broker_devices", "Devices in the password file.")
 _events = Counter("paqett_broker_events_total", "Connection events.", ["kind"])
+_up = Gauge("paqett_broker_up", "1 while Mosquitto takes connections.")
+_starts = Counter("paqett_broker_starts_total", "How often Mosquitto was started.")
+_recording = Gauge(
+    "paqett_broker_database_up", "1 while the database gives passwords and takes connections."
+)
 _RESYNC_S = 60.0
 _SEEN_EVERY_S = 10.0  # a minute without is shown as an unknown connection
 _SYNC_APART_S = 0.1
@@ -51,11 +56,13 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     """
     broker = _Broker(settings)
     broker.write_configuration()
-    tasks = [
-        asyncio.create_task(broker.keep_running()),
-        asyncio.create_task(broker.follow_database()),
-    ]
-    await until_stopped(tasks, stop)
+    with certificates.hang_ups() as hung_up:
+        tasks = [
+            asyncio.create_task(broker.keep_running()),
+            asyncio.create_task(broker.follow_database()),
+            asyncio.create_task(broker.follow_certificate(hung_up)),
+        ]
+        await until_stopped(tasks, stop)
     # the log is read to its end: a broker that cannot write it cannot end
     await broker.stop()
     for task in tasks:
@@ -118,9 +125,10 @@ class _Broker:
             self._expect_writer()
             self._child = child = await self._start()
             _logger.info("broker started", pid=child.pid)
+            _starts.inc()
             await self._read_log(child)
             code = await child.wait()
-            self._serving = False
+            self._note_serving(serving=False)
             self._note(None)
             if self._stopping:
                 return
@@ -172,7 +180,7 @@ class _Broker:
         async for raw in child.stderr:
             line = raw.decode(errors="replace").rstrip()
             if is_running(line):
-                self._serving = True  # before this line SIGHUP would end it
+                self._note_serving(serving=True)  # before this line SIGHUP would end it
             elif is_signed_in(line, self._writer_id):
                 self._writer_is_back(child)
             event = parse(line)
@@ -183,6 +191,13 @@ class _Broker:
             _events.labels(event.kind).inc()
             if event.client and not self._is_repeated(event):
                 self._note(event)
+
+    def _note_serving(self, *, serving: bool) -> None:
+        self._serving = serving
+        _up.set(serving)
+        ops.health.note(
+            "mosquitto", "ok" if serving else "failed", "serves" if serving else "is not running"
+        )
 
     def _is_repeated(self, event: Event) -> bool:
         """Refusals are noted once a minute for an id: a stranger may cause any number."""
@@ -214,7 +229,20 @@ class _Broker:
                     await self._follow(conn)
             except (Error, OSError) as error:
                 _logger.warning("database away; the broker goes on", error=str(error).strip())
+                _recording.set(0)
+                ops.health.note("database", "warning", "away: the broker goes on as it was")
             await asyncio.sleep(1)
+
+    async def follow_certificate(self, hung_up: asyncio.Event) -> None:
+        """Mosquitto takes a renewed certificate for new connections, at a SIGHUP of its own."""
+        own = self._settings.broker
+        async for _ in certificates.renewals(own.tls_cert_file, own.tls_key_file, hung_up):
+            # else it would have to start anew, which cuts everybody off
+            while not (self._serving and self._writer_seen):  # noqa: ASYNC110 - rare and short
+                await asyncio.sleep(0.2)
+            self._reload_due = True
+            self._reload()
+            _logger.info("broker rereads its files")
 
     async def _follow(self, conn: Connection) -> None:
         loop = asyncio.get_running_loop()
@@ -234,6 +262,8 @@ class _Broker:
             if loop.time() >= next_seen:
                 next_seen = loop.time() + _SEEN_EVERY_S
                 await conn.execute(query("unscoped_note_broker_seen"), {"now": datetime.now(UTC)})
+                _recording.set(1)
+                ops.health.note("database", "ok", "answers")
 
     async def _sync(self, conn: Connection) -> None:
         rows = await (await conn.execute(query("unscoped_device_verifiers"))).fetchall()

@@ -134,5 +134,6 @@ async def undo_by_token(conn: Connection, token: str, now: datetime) -> Undone:
 
     Raises `Invalid` for a token that is not good, and as `undo` does.
     """
+    await conn.execute(query("lock_directory"))  # before the token, which `undo` takes after it
     found = await tokens.redeem(conn, token, ["undo_deletion"], now)
     return await undo(conn, found.account_id, now)

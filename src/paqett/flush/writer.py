@@ -10,9 +10,9 @@ from contextlib import suppress
 
 from psycopg import DataError, Error, IntegrityError
 
-from paqett import db, log
+from paqett import db, log, migrate, tracing
 from paqett.db import Connection
-from paqett.errors import PaqettError
+from paqett.errors import PaqettError, SchemaOutdatedError
 from paqett.flush import metrics
 from paqett.readings.directory import Directory
 from paqett.readings.incoming import Incoming, Outcome
@@ -23,8 +23,8 @@ _logger = log.get("ingest")
 _EXPIRE_EVERY_S = 300.0
 _UNUSED_S = 3600.0
 
-DATABASE_TROUBLE = (Error, OSError, TimeoutError)
-"""What a flush raises while the database is away, too slow, full or restarting."""
+DATABASE_TROUBLE = (Error, OSError, TimeoutError, SchemaOutdatedError)
+"""What a flush raises while the database is away, too slow, full, restarting or to be migrated."""
 
 Beside = Callable[[Connection], Awaitable[None]]
 """Something to be done in the transaction of a batch."""
@@ -71,14 +71,20 @@ class Writer:
 
     async def _attempt(self, batch: Sequence[Incoming], beside: Beside | None) -> Outcome:
         started = time.perf_counter()
+        with tracing.span("flush", messages=len(batch)) as span:
+            outcome = await self._write(batch, beside)
+            span.set_attribute("paqett.stored", outcome.stored)
+        metrics.note(outcome, len(batch), time.perf_counter() - started)
+        self._expire()
+        return outcome
+
+    async def _write(self, batch: Sequence[Incoming], beside: Beside | None) -> Outcome:
         async with asyncio.timeout(self._timeout_s):
             conn = await self.connection()
             async with conn.transaction():
                 outcome = await write_batch(conn, self._directory, batch)
                 if beside is not None:
                     await beside(conn)
-        metrics.note(outcome, len(batch), time.perf_counter() - started)
-        self._expire()
         return outcome
 
     async def _refuse(self, message: Incoming, error: Error, beside: Beside | None) -> Outcome:
@@ -105,9 +111,18 @@ class Writer:
         return Outcome()
 
     async def connection(self) -> Connection:
-        """The connection, made anew where it is gone; in autocommit mode."""
+        """The connection, made anew where it is gone; in autocommit mode.
+
+        Raises `SchemaOutdatedError` rather than write into a schema it does not know.
+        """
         if self._conn is None or self._conn.closed:
-            self._conn = await db.connect(self._settings, self._process, autocommit=True)
+            conn = await db.connect(self._settings, self._process, autocommit=True)
+            try:
+                await migrate.require_current(conn)
+            except BaseException:
+                await conn.close()
+                raise
+            self._conn = conn
         return self._conn
 
     async def _after_failure(self, batch: Sequence[Incoming]) -> None:

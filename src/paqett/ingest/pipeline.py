@@ -8,7 +8,7 @@ data stays behind old. Where the spool takes nothing either, messages wait unack
 import asyncio
 import time
 
-from paqett import log
+from paqett import log, ops
 from paqett.db import Connection
 from paqett.flush.writer import DATABASE_TROUBLE, Writer
 from paqett.ingest import metrics
@@ -86,10 +86,23 @@ class Pipeline:
             metrics.spool_bytes.set(self._spool.bytes)
             metrics.spool_corrupt.set(self._spool.corrupt_records)
             metrics.spooling.set(self._replaying is not None)
+            self._note_health()
             self._check_replay()
             self._consumer.keep_alive()
             self._errors.send_due()
             await asyncio.sleep(1)
+
+    def _note_health(self) -> None:
+        connected, full = self._consumer.connected, self._full
+        ops.health.note(
+            "broker", "ok" if connected else "failed", "subscribed" if connected else "away"
+        )
+        waits = f"{self._spool.bytes:,} bytes wait" if self._replaying is not None else "empty"
+        ops.health.note(
+            "spool",
+            "failed" if full else "ok" if self._replaying is None else "warning",
+            "takes nothing more: messages wait in the broker" if full else waits,
+        )
 
     async def _store(self, batch: Batch) -> None:
         """Into the database; onto disk where that fails or takes longer than the patience."""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from psycopg import Error
 
-from paqett import db, log, migrate
-from paqett.app import until_stopped
+from paqett import db, log, migrate, ops
+from paqett.app import say_newer, until_stopped
 from paqett.db import Connection
-from paqett.errors import PaqettError
+from paqett.errors import PaqettError, SchemaBehindError
 from paqett.flush.writer import Writer
 from paqett.ingest import metrics
 from paqett.ingest.batcher import PREFIX, Batcher
@@ -39,7 +39,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
     Waits for the database and the broker, and stands by while another process is active: for the
     spool's folder on this machine, for the lock in the database everywhere. Raises `LostLead` when
-    another process took over while the database was away, `SchemaOutdatedError` for another schema.
+    another process took over while the database was away, `SchemaOutdatedError` where the schema
+    needs a newer program; an older schema is waited for like a database that is away.
     """
     spool = await _open_spool(settings, stop)
     if spool is None:
@@ -128,6 +129,7 @@ async def _open_spool(settings: Settings, stop: asyncio.Event) -> Spool | None:
                 min_free_bytes=settings.ingest.spool_min_free_bytes,
             )
         except SpoolInUse:
+            ops.health.note("lead", "ok", "standing by: another ingest process has the spool")
             if not told:
                 _logger.info("standing by: another ingest process has the spool")
                 told = True
@@ -149,6 +151,7 @@ class _Lead:
         self._pipeline = pipeline
         self._shared = bool(settings.mqtt.share_group)
         self._conn: Connection | None = None
+        self._away = ""
 
     async def wait(self, stop: asyncio.Event) -> bool:
         """Become active; false when asked to stop first. Stores what is in the spool meanwhile."""
@@ -157,16 +160,19 @@ class _Lead:
             held = await self._try()
             if held:
                 _logger.info("active")
+                ops.health.note("lead", "ok", "active")
                 return True
             away = held is None
+            why = f"waiting for {self._away}" if away else "another ingest process is active"
             if not away:  # somebody else reads: without the database that must stay so
                 self.leave()
                 began = time.monotonic()
             waited_s = time.monotonic() - began
             if away and waited_s > _WITHOUT_DATABASE_AFTER_S and self._marker.exists():
                 _logger.warning("active without the database: everything goes to the spool")
+                ops.health.note("lead", "warning", f"active, {why}: everything goes to the spool")
                 return True
-            why = "waiting for the database" if away else "another ingest process is active"
+            ops.health.note("lead", "failed" if away else "ok", f"standing by: {why}")
             if why != told:
                 _logger.warning(why) if away else _logger.info("standing by: " + why)
                 told = why
@@ -175,20 +181,27 @@ class _Lead:
         return False
 
     async def _try(self) -> bool | None:
-        """Whether the lock is ours; None while the database is away."""
+        """Whether the lock is ours; None while the database is away or its schema an older one."""
+        self._away = "the database"
         try:
             conn = await db.connect(self._settings.database, "ingest lead", autocommit=True)
         except (Error, OSError):
             return None
         try:
             async with asyncio.timeout(_QUERY_S):
-                await migrate.require_current(conn)
+                # first, since the process that has it may be the version before this one
                 held = await _try_lock(conn, shared=self._shared)
+                newer = await migrate.require_current(conn)
             self._pipeline.replay()
             if held:
                 self._conn = conn
                 self._mark()
+                say_newer(newer)
                 return True
+        except SchemaBehindError as error:
+            self._away = str(error)
+            await conn.close()
+            return None if held else False
         except (Error, OSError):
             await conn.close()
             return None
@@ -219,7 +232,8 @@ class _Lead:
             try:
                 if self._conn is not None:
                     async with asyncio.timeout(_QUERY_S):
-                        await self._conn.execute("SELECT 1")
+                        ops.note_schema(await migrate.require_current(self._conn))
+                    ops.health.note("lead", "ok", "active")
                 else:
                     held = await self._try()
                     if held is False:
@@ -227,6 +241,7 @@ class _Lead:
                         raise LostLead("another ingest process is active")
             except (Error, OSError):
                 _logger.warning("lost the database; going on with the spool")
+                ops.health.note("lead", "warning", "active, without the database: see the spool")
                 await self.close()
                 self._conn = None
             await asyncio.sleep(2.0 if self._conn is not None else 0.5)

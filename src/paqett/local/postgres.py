@@ -182,18 +182,3 @@ def create_database(cluster: Cluster, name: str) -> None:
         row = conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
         if row is None:
             conn.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
-
-
-def set_role_passwords(cluster: Cluster, database: str, passwords: dict[str, str]) -> None:
-    """Give each of the database's roles (`owner`, `api`, …) its password, as SCRAM verifiers."""
-    with psycopg.connect(cluster.url(database), autocommit=True) as conn:
-        for role, password in passwords.items():
-            name = f"{database}_{role}"
-            verifier = conn.pgconn.encrypt_password(
-                password.encode(), name.encode(), b"scram-sha-256"
-            ).decode()
-            conn.execute(
-                psycopg.sql.SQL("ALTER ROLE {} PASSWORD {}").format(
-                    psycopg.sql.Identifier(name), psycopg.sql.Literal(verifier)
-                )
-            )

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Makes a bare Debian 12 or 13 machine ready for Paqett; `make setup` runs it from the repository root.
-# With --tests it also brings the browser in which the pages are tried.
+# With --tests it also brings the browser in which the pages are tried, and what the files in
+# config/nginx and config/systemd are tried with.
 # It installs what is missing (as root), starts no service, and does nothing the second time.
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
@@ -41,6 +42,8 @@ find_python() {
 }
 
 have_mosquitto() { command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ]; }
+
+have_nginx() { command -v nginx >/dev/null || [ -x /usr/sbin/nginx ]; }
 
 # The major versions of the installed PostgreSQL servers, newest first.
 servers() {
@@ -97,10 +100,13 @@ install_packages() {
     apt-get install -qq -y --no-install-recommends --no-upgrade --no-remove \
     -o DPkg::Lock::Timeout=120 "${wanted[@]}"
   unguard_services
-  # A broker of the system's own would take the MQTT port at the next boot.
-  if [[ " ${wanted[*]} " == *" mosquitto "* ]]; then
-    run "the system's own Mosquitto could not be switched off" "see the lines above" update-rc.d mosquitto disable
-  fi
+  # A broker or a proxy of the system's own would take our ports at the next boot.
+  local service
+  for service in mosquitto nginx; do
+    if [[ " ${wanted[*]} " == *" $service "* ]]; then
+      run "the system's own $service could not be switched off" "see the lines above" update-rc.d "$service" disable
+    fi
+  done
 }
 
 debian_packages() {
@@ -109,7 +115,11 @@ debian_packages() {
   have_mosquitto || wanted+=(mosquitto)
   command -v curl >/dev/null || wanted+=(curl ca-certificates)
   command -v mosquitto_pub >/dev/null || wanted+=(mosquitto-clients)
-  if [ "$for_tests" = yes ] && ! command -v chromium >/dev/null; then wanted+=(chromium); fi
+  if [ "$for_tests" = yes ]; then
+    command -v chromium >/dev/null || wanted+=(chromium)
+    have_nginx || wanted+=(nginx)
+    command -v systemd-analyze >/dev/null || wanted+=(systemd)
+  fi
   if ! database_elsewhere && ! have_timescaledb; then
     wanted+=(timescaledb)
   fi

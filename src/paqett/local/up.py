@@ -10,13 +10,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import msgspec
 import psutil
 
-from paqett import accounts, db, devices, keys, migrate, register
+from paqett import accounts, db, devices, keys, migrate, register, roles
 from paqett.app import utc_now
 from paqett.children import LOOPBACK, free_port
 from paqett.errors import ConfigurationError
@@ -172,8 +174,7 @@ async def _database(
     supervisor.add(Program("database", lambda: postgres.start(cluster, log_file), signal.SIGINT))
     postgres.wait_ready(cluster.url())
     postgres.create_database(cluster, _DATABASE)
-    await _migrate(cluster.url(_DATABASE), settings)
-    postgres.set_role_passwords(cluster, _DATABASE, current.role_passwords)
+    await _migrate(cluster.url(_DATABASE), settings, current.role_passwords)
     urls = {
         role: cluster.url(_DATABASE, f"{_DATABASE}_{role}", password)
         for role, password in current.role_passwords.items()
@@ -182,11 +183,14 @@ async def _database(
     return urls
 
 
-async def _migrate(url: str, settings: Settings) -> None:
+async def _migrate(
+    url: str, settings: Settings, passwords: Mapping[str, str] = MappingProxyType({})
+) -> None:
     conn = await db.connect(_with_url(settings, url).database, "migrate", autocommit=True)
     async with conn:
         for name in await migrate.migrate(conn):
             say(f"database: applied {name}")
+        await roles.set_passwords(conn, passwords)
 
 
 def _with_url(settings: Settings, url: str) -> Settings:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import gmqtt
+from gmqtt.mqtt.handler import MQTTConnectError
 
 from paqett.errors import PaqettError
 from paqett.mqtt.closing import close_client
@@ -49,7 +50,7 @@ async def forget_sessions(settings: Mqtt, device_ids: Sequence[str]) -> None:
     room = asyncio.Semaphore(_AT_A_TIME)
 
     async def forget(device_id: str) -> None:
-        async with room, _connected(settings, device_id):
+        async with room, connected(settings, device_id):
             pass
 
     await asyncio.gather(*(forget(device_id) for device_id in device_ids))
@@ -66,23 +67,27 @@ async def _retained(settings: Mqtt, device_ids: Sequence[str]) -> set[str]:
             found.add(topic)
         return 0
 
-    async with _connected(settings, f"paqett-clear-{secrets.token_hex(8)}") as client:
+    async with connected(settings, f"paqett-clear-{secrets.token_hex(8)}") as client:
         client.on_message = note
         topics = [gmqtt.Subscription(f"paqett/v1/{one}/#", qos=1) for one in device_ids]
-        await _subscribed(client, topics)
+        await subscribed(client, topics)
         # what is retained stands before the answer to whatever is asked next
-        await _subscribed(client, topics[:1])
+        await subscribed(client, topics[:1])
         for topic in sorted(found):
             client.publish(topic, b"", qos=1, retain=True)
-        await _subscribed(client, topics[:1])  # in order: these have been taken
+        await subscribed(client, topics[:1])  # in order: these have been taken
     return found
 
 
 @asynccontextmanager
-async def _connected(settings: Mqtt, client_id: str) -> AsyncIterator[gmqtt.Client]:
-    """The platform's user under another client id, with a session that ends with it."""
+async def connected(settings: Mqtt, client_id: str) -> AsyncIterator[gmqtt.Client]:
+    """A user of the broker under a client id, with a session that ends with it.
+
+    Raises `BrokerAway` where it cannot be reached or does not let it in.
+    """
     client = gmqtt.Client(client_id, clean_session=True)
-    client.set_auth_credentials(settings.username, settings.password)
+    if settings.username:
+        client.set_auth_credentials(settings.username, settings.password)
     client.set_config({"reconnect_retries": 0})
     try:
         try:
@@ -90,6 +95,8 @@ async def _connected(settings: Mqtt, client_id: str) -> AsyncIterator[gmqtt.Clie
                 await client.connect(
                     settings.host, settings.port, ssl=tls_of(settings) or False, keepalive=20
                 )
+        except MQTTConnectError:
+            raise BrokerAway("the broker refused the sign-in") from None
         except Exception as error:  # gmqtt raises what it likes, and some of it says nothing
             raise BrokerAway(f"the broker was not reached: {type(error).__name__}") from None
         yield client
@@ -97,7 +104,8 @@ async def _connected(settings: Mqtt, client_id: str) -> AsyncIterator[gmqtt.Clie
         await close_client(client)
 
 
-async def _subscribed(client: gmqtt.Client, topics: list[gmqtt.Subscription]) -> None:
+async def subscribed(client: gmqtt.Client, topics: list[gmqtt.Subscription]) -> None:
+    """Return when the broker has answered, and so has taken whatever was sent before."""
     answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def note(*_: Any) -> None:

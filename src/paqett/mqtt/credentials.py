@@ -11,6 +11,9 @@ _SALT_BYTES = 12
 # One round is right only because a secret is 256 random bits, not a password of a person's.
 _ROUNDS = 1
 
+# `paqett doctor` signs in under it with what any device may do; the dot is in no device's id.
+PROBE = "paqett.probe"
+
 
 def new_device_id() -> str:
     """12 random letters and digits (71 bits)."""
@@ -39,3 +42,8 @@ def matches(secret: str, stored: str) -> bool:
 def writer_client_id(password: str) -> str:
     """The platform's client id: stable across restarts, and no device can guess it."""
     return "paqett-ingest-" + hmac.digest(password.encode(), b"client id", "sha256").hex()[:32]
+
+
+def probe_secret(password: str) -> str:
+    """The probe's secret, known to whoever knows the platform's password."""
+    return hmac.digest(password.encode(), b"probe", "sha256").hex()

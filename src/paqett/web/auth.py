@@ -10,6 +10,7 @@ from base64 import b64decode
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from litestar.connection import ASGIConnection, Request
 from litestar.datastructures import Cookie
 from litestar.handlers.base import BaseRouteHandler
@@ -168,6 +169,7 @@ async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
             _note_refusal(connection, error, None)  # behind the limit: strangers fill no log
         raise
     connection.scope["user"] = principal
+    structlog.contextvars.bind_contextvars(account=principal.account.id)
     await rate.charge(connection, principal)
     try:
         allow(principal, handler.opt, services)

@@ -109,13 +109,15 @@ async def undo(request: _Request, token: str | None) -> Undone:
     if token is None:
         async with db.transaction(services.pool) as conn:
             return await closing.undo(conn, _signed_in(request), services.clock())
-    await _limit(request)
+    await _limit(request, throttle.TOKEN_ADDRESS)
     async with db.transaction(services.pool) as conn:
         return await closing.undo_by_token(conn, token, services.clock())
 
 
 async def receipt(request: _Request, token: str | None) -> Receipt:
     """The same for the receipt."""
+    if token is not None:
+        await _limit(request, throttle.RECEIPT_ADDRESS)
     async with db.transaction(request.app.state.services.pool) as conn:
         if token is None:
             return await receipts.of_account(conn, _signed_in(request))
@@ -143,8 +145,8 @@ def _signed_in(request: _Request) -> int:
     return auth.principal_of(request).account.id
 
 
-async def _limit(request: _Request) -> None:
+async def _limit(request: _Request, rule: throttle.Rule) -> None:
     services: Services = request.app.state.services
     async with db.transaction(services.pool) as conn:
         network = client_network(request)
-        await throttle.hit(conn, throttle.TOKEN_ADDRESS, network, services.clock())
+        await throttle.hit(conn, rule, network, services.clock())

@@ -13,7 +13,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import Histogram
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from paqett import log
+from paqett import log, tracing
 from paqett.app import Services
 from paqett.errors import ConfigurationError, Problem, RequestTimeout
 from paqett.settings import Settings
@@ -70,8 +70,17 @@ def _noting(app: ASGIApp, trusted: list[str]) -> ASGIApp:
             scope["client"] = (visit.peer or client[0], client[1])
         believed = visit.peer in proxied.trusted_hosts
         visit.request_id = (_named(scope) if believed else None) or secrets.token_hex(8)
-        with structlog.contextvars.bound_contextvars(request_id=visit.request_id):
-            await proxied(scope, receive, send)  # type: ignore[arg-type]
+        # whose trace it belongs to only those may say who may name the request
+        headers = scope["headers"] if believed else ()
+        with (
+            structlog.contextvars.bound_contextvars(request_id=visit.request_id),
+            tracing.span("request", headers, server=True, request_id=visit.request_id) as span,
+        ):
+            visit.span = span
+            try:
+                await proxied(scope, receive, send)  # type: ignore[arg-type]
+            finally:
+                structlog.contextvars.unbind_contextvars("account")  # the guard's
 
     return note
 
@@ -163,6 +172,10 @@ def _note_end(scope: Scope, visit: Visit, status: int, seconds: float) -> None:
     method: str = scope["method"]  # type: ignore[typeddict-item]
     _seconds.labels(method, route, status).observe(seconds)
     account = visit.principal.account.id if visit.principal else None
+    visit.span.update_name(f"{method} {route}")
+    visit.span.set_attribute("http.request.method", method)
+    visit.span.set_attribute("http.route", route)
+    visit.span.set_attribute("http.response.status_code", status)
     _logger.debug(
         "request", method=method, route=route, status=status, account=account,
         milliseconds=round(seconds * 1000, 1),

@@ -8,7 +8,7 @@ from litestar import MediaType, Request, Response, get
 from litestar.datastructures import State
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from paqett import __version__, db, doctor, migrate, retention
+from paqett import __version__, db, doctor, migrate, ops, retention
 from paqett.app import Services
 from paqett.errors import NotFound, PaqettError
 
@@ -38,9 +38,10 @@ async def readyz(request: _Request) -> Response[bytes]:
     status = 200
     try:
         async with db.transaction(services.pool, timeout_s=5) as conn:
-            await migrate.require_current(conn)
+            newer = await migrate.require_current(conn)
+            ops.note_schema(newer)
             if _operator(request):
-                body |= await _details(services, conn)
+                body |= await _details(services, conn) | {"schema_newer": newer}
     except PaqettError as error:
         status, body = 503, {"status": "not ready", "reason": str(error)}
     return Response(msgspec.json.encode(body), status_code=status, media_type=MediaType.JSON)

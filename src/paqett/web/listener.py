@@ -10,6 +10,7 @@ import uvicorn
 from litestar import Litestar
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from paqett import certificates, log
 from paqett.children import LOOPBACK
 from paqett.errors import (
     ConfigurationError,
@@ -22,6 +23,7 @@ from paqett.settings import Http, Settings
 from paqett.web.edge import BEGAN, DATA_POLICY, REFUSAL, security_headers
 from paqett.web.problems import MEDIA_TYPE, body_of
 
+_logger = log.get("web")
 _SPARE = 100  # connections above the limit that are still told so; more are closed at once
 
 
@@ -219,3 +221,17 @@ def listen(app: Litestar, settings: Settings, host: str, port: int, *, tls: bool
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     return Server(config)
+
+
+async def renew(server: Server, http: Http, hung_up: asyncio.Event) -> None:
+    """Show a renewed certificate to whoever connects from then on; open connections keep theirs."""
+    async for _ in certificates.renewals(http.tls_cert_file, http.tls_key_file, hung_up):
+        context = server.config.ssl
+        if context is None:
+            continue
+        try:
+            context.load_cert_chain(http.tls_cert_file, http.tls_key_file or None, password="")
+        except OSError as error:  # changed once more in this very moment: looked at again
+            _logger.warning("certificate not taken", error=str(error))
+        else:
+            _logger.info("certificate renewed")

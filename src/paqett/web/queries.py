@@ -14,7 +14,7 @@ from litestar import Request, Response
 from litestar.datastructures import State
 from litestar.response import Stream
 
-from paqett import db, log
+from paqett import log
 from paqett.app import Services
 from paqett.principals import Principal
 from paqett.readings import cursor, read
@@ -84,7 +84,7 @@ class _Reader(msgspec.Struct, frozen=True):
     now: datetime
 
     async def page(self, query: Query, limit: int, after: Position | None) -> Page:
-        async with db.statements(self.services.readers) as conn:
+        async with self.services.readers.statements() as conn:
             return await read.read_page(conn, self.principal.account, query, self.now, limit, after)
 
 

@@ -7,8 +7,8 @@ from litestar import Litestar
 from litestar.exceptions import HTTPException
 from psycopg.errors import QueryCanceled
 
-from paqett import log
-from paqett.app import Services
+from paqett import certificates, log
+from paqett.app import Services, until_stopped
 from paqett.errors import Problem
 from paqett.flush.door import Door
 from paqett.flush.writer import Writer
@@ -25,7 +25,7 @@ from paqett.web.devices import DeviceController
 from paqett.web.exports import ExportController
 from paqett.web.grafana import GrafanaController
 from paqett.web.health import healthz, metrics, readyz
-from paqett.web.listener import check_listener, check_ops_listener, listen
+from paqett.web.listener import check_listener, check_ops_listener, listen, renew
 from paqett.web.live import Hub
 from paqett.web.meter import Meter
 from paqett.web.metrics import MetricController
@@ -131,9 +131,11 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
     counted = asyncio.Event()
     counting = asyncio.create_task(app.state.meter.run(counted))
     running = [asyncio.create_task(server.serve()) for server in servers]
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
+    with certificates.hang_ups() as hung_up:
+        renewing = asyncio.create_task(renew(servers[0], settings.http, hung_up))
+        await until_stopped(running, stop)
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
     await app.state.hub.close()  # or its streams would keep the servers from ending
     for server in servers:
         server.should_exit = True

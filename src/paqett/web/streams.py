@@ -142,7 +142,7 @@ class _Stream:
     async def _look(self) -> AsyncGenerator[bytes, None]:
         """How the devices stand and the latest values, as far as they are new to the reader."""
         account, now = self._principal.account, self._services.clock()
-        async with db.statements(self._services.readers) as conn:
+        async with self._services.readers.statements() as conn:
             chosen = await self._devices(conn)
             statuses = await streams.statuses(conn, account.id, chosen[:_MOST_DEVICES], now)
             latest = await read.latest(conn, account, chosen, now)

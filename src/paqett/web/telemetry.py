@@ -7,7 +7,7 @@ from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
 from litestar.params import FromPath, JSONBody
 
-from paqett import db, devices
+from paqett import devices
 from paqett.app import Services
 from paqett.readings import read
 from paqett.readings.read import Latest
@@ -160,7 +160,7 @@ async def _latest(
     principal = principal_of(request)
 
     async def look() -> list[Latest]:
-        async with db.statements(services.readers) as conn:
+        async with services.readers.statements() as conn:
             account = principal.account
             chosen = device_ids
             if chosen is None:

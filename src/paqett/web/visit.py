@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from paqett.principals import Principal
+from paqett.tracing import NOTHING, Span
 
 _KEY = "visit"
 
@@ -21,6 +22,7 @@ class Visit(msgspec.Struct):
     principal: Principal | None = None
     limits: dict[str, str] = msgspec.field(default_factory=dict)
     received: int = 0
+    span: Span = NOTHING
 
 
 def visit_of(scope: Mapping[str, Any]) -> Visit:

@@ -20,6 +20,7 @@ from paqett.worker import (
     billing,
     erasure,
     exports,
+    figures,
     mail,
     policy,
     privacy,
@@ -38,6 +39,10 @@ _oldest_move = Gauge("paqett_oldest_move_age_seconds", "How long the longest of 
 _ended = Counter(
     "paqett_sql_logins_ended", "What accounts' SQL logins kept open too long.", ["action"]
 )
+_failures = Counter(
+    "paqett_worker_round_failures_total", "Rounds of upkeep that failed; the next tries again.",
+    ["work"],
+)  # fmt: skip
 _MOVES_EVERY_S = 2.0
 _QUEUE_EVERY_S = 10.0
 _BILLING_EVERY_S = 60.0
@@ -135,6 +140,9 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
         (_WATCH_EVERY_S, watch_sql_logins),
         (_QUEUE_EVERY_S, take_up_jobs),
         (_QUEUE_EVERY_S, queue.count),
+        (_QUEUE_EVERY_S, figures.look_at_schema),
+        (figures.EVERY_S, figures.look),
+        (figures.TABLES_EVERY_S, figures.look_at_tables),
         (_QUEUE_EVERY_S, mail.report_failures),
         (_EXPORTS_EVERY_S, exports.look_after),
         (_BILLING_EVERY_S, billing.reconcile),
@@ -181,6 +189,7 @@ async def _every(
         try:
             await task(open_services)
         except (PaqettError, ConnectorException, Error, OSError) as error:
+            _failures.labels(task.__name__).inc()
             _logger.warning("upkeep failed", work=task.__name__, error=str(error))
         await asyncio.sleep(seconds)
 

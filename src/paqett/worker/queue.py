@@ -1,20 +1,29 @@
 """The queue's own upkeep: what a killed worker left, why jobs fail, how many there are."""
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from procrastinate import App
 from procrastinate.job_context import JobContext
 from procrastinate.jobs import Status
-from prometheus_client import Gauge
+from prometheus_client import Gauge, Histogram
+from structlog.contextvars import bound_contextvars
 
-from paqett import jobs, log
+from paqett import jobs, log, tracing
 from paqett.app import Services
 from paqett.db import transaction
 from paqett.errors import NotRetried, PaqettError
 
 _logger = log.get("jobs")
 _jobs = Gauge("paqett_jobs", "Jobs in the queue; those that are done are deleted.", ["status"])
+_waiting = Gauge(
+    "paqett_jobs_oldest_waiting_seconds", "How long the job waits that was due longest ago."
+)
+_seconds = Histogram(
+    "paqett_job_seconds", "How long jobs took, by how they ended.", ["task", "outcome"],
+    buckets=[0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800],
+)  # fmt: skip
 # a worker's heart beats every 10 s, and one that was silent so long is dead
 _SILENT_S = 30.0
 
@@ -31,9 +40,18 @@ def noting_errors(services: Services) -> Callable[..., Awaitable[Any]]:
     """What stands around every job: keep why it failed, say so in one line."""
 
     async def note(call: Callable[[], Awaitable[Any]], context: JobContext, _: object) -> Any:
+        began, task = time.monotonic(), context.job.task_name
+        account = context.job.task_kwargs.get("account_id")
         try:
-            return await call()
+            with (
+                bound_contextvars(job=context.job.id, task=task, account=account),
+                tracing.span(f"job {task}", attempt=context.job.attempts + 1),
+            ):
+                done = await call()
+            _seconds.labels(task, "done").observe(time.monotonic() - began)
+            return done
         except Exception as error:
+            _seconds.labels(task, "failed").observe(time.monotonic() - began)
             if context.job.id is not None:
                 async with transaction(services.pool) as conn:
                     await jobs.note_error(conn, context.job.id, error, services.clock())
@@ -75,6 +93,7 @@ async def count(services: Services) -> None:
     """The metric, and the errors of jobs that are gone."""
     async with transaction(services.pool) as conn:
         counted = await jobs.counts(conn)
+        _waiting.set(await jobs.oldest_waiting_s(conn))
         await jobs.forget_errors(conn)
     for status, number in counted.items():
         _jobs.labels(status).set(number)

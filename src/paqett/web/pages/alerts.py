@@ -8,7 +8,7 @@ from litestar.datastructures import State
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Template
 
-from paqett import alert_replay, alerts, conditions, db, metrics
+from paqett import alert_replay, alerts, charts, conditions, db, metrics
 from paqett.alert_replay import Replay
 from paqett.alerts import Rule
 from paqett.devices import Device
@@ -45,13 +45,23 @@ async def alert_page(
     known = await ask(request, AlertRuleController.list_rules, limit=_MOST)
     devices = await _devices(request)
     services = request.app.state.services
+    units = await _units(request, [one.device for one in page.items])
     plan = services.plans[auth.principal_of(request).account.plan]
     return view.render(
         request, "alerts.html", alerts=page.items, next_cursor=page.next_cursor, cursor=cursor,
         state=wanted, rule=rule, rules=[(one, rules.in_words(one, devices)) for one in known.items],
         names={one.id: one.friendly_name or one.thing_name for one in devices},
         rule_names={one.id: one.name for one in known.items}, most=plan.alert_rules,
+        units=units,
     )  # fmt: skip
+
+
+async def _units(request: _Request, devices: list[str]) -> dict[str, str]:
+    """What the metrics of some devices are measured in, by `device:metric`."""
+    account = auth.principal_of(request).account
+    async with db.transaction(request.app.state.services.pool) as conn:
+        known = await charts.known(conn, account, devices)
+    return {one.key: one.unit for one in known if one.unit}
 
 
 async def _form(

@@ -48,7 +48,7 @@ async def _heard(request: _Request, device_id: str) -> _Heard:
     refused = await ask(request, UsageController.rejections, device=device_id, limit=_REFUSALS)
     services = request.app.state.services
     account = auth.principal_of(request).account
-    async with db.statements(services.readers) as conn:
+    async with services.readers.statements() as conn:
         latest = await read.latest(conn, account, [device_id], services.clock())
     advice = health.advice(device, page.items)
     return _Heard(device, advice, page.items, latest[:_LATEST], refused.items)

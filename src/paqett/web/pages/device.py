@@ -62,7 +62,7 @@ async def device_page(
     device = await _device(request, device_id)
     services = request.app.state.services
     account, now = auth.principal_of(request).account, services.clock()
-    async with db.statements(services.readers) as conn:
+    async with services.readers.statements() as conn:
         known = await charts.known(conn, account, [device_id])
         latest = await read.latest(conn, account, [device_id], now)
     form = Form()

@@ -24,12 +24,12 @@ from paqett.web.pages.forms import Form, convert, sent
 
 _Request = Request[Any, Any, State]
 STATES = (
-    ("", "any"), ("fresh", "data is fresh"), ("stale", "silent"), ("never", "no data yet"),
+    ("", "any"), ("fresh", "fresh data"), ("stale", "silent"), ("never", "no data yet"),
     ("online", "connected"), ("offline", "not connected"), ("paused", "paused"),
 )  # fmt: skip
 SORTS = (
-    ("created", "oldest first"), ("new", "newest first"), ("name", "name"),
-    ("-name", "name, backwards"), ("data", "newest data first"), ("-data", "oldest data first"),
+    ("created", "oldest"), ("new", "newest"), ("name", "name"),
+    ("-name", "name, Z to A"), ("data", "newest data"), ("-data", "oldest data"),
 )  # fmt: skip
 _LARGEST = 1_048_576  # bytes of a table of devices, as the API takes it
 _SECRETS = ("thing_name", "id", "secret")
@@ -55,7 +55,7 @@ async def device_list(
         )  # fmt: skip
         counts = await device_lists.counts(conn, account, now)
         tags = await device_lists.tags(conn, account)
-    async with db.statements(services.readers) as conn:
+    async with services.readers.statements() as conn:
         latest = await read.latest(conn, account, [one.id for one in found.items], now)
     asked = {"q": q, "tag": tag, "state": how, "sort": "" if sort == "created" else sort}
     return view.render(

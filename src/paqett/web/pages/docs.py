@@ -19,44 +19,29 @@ from paqett.settings import docs_dir
 from paqett.web.pages import access, view
 
 _Request = Request[Any, Any, State]
-PEOPLE = {
-    "ingest": "Topics, payloads, times and limits, over MQTT and HTTP.",
-    "queries": "Raw and by the hour, as JSON, CSV or NDJSON, and what is latest.",
-    "accounts": "Registering, sessions, GitHub, API keys and their scopes, live streams.",
-    "alerts": "Rules, their states, and webhooks with their signatures.",
-    "grafana": "Dashboards over HTTP with a key, or in SQL with a login of your own.",
-    "billing": "What a plan allows, buying one, and what a change does.",
-    "privacy": "What is kept, exporting all of it, and how each promise is shown to be kept.",
-    "erasure": "Deleting an account or a device, undoing it, and the receipt.",
-    "errors": "Every code there is, and what to do about it.",
-}
-"""What people read who use an installation, in this order."""
-OPERATORS = {
-    "exposing": "TLS, proxies, limits of the listener, and what people must be told.",
-    "backup": "One file of the whole database, and its return without what was erased since.",
-    "mail": "What people are told, SMTP, jobs, and what is kept how long.",
-    "admin-sql": "Views of all accounts: counts, times and sizes.",
-    "asvs": "Every requirement of OWASP ASVS, and the test that shows it.",
-}
-"""And those who run one."""
-_PAGE = re.compile(r"^([a-z-]+)\.md(#.*)?$")
+_INDEX = "README"
+_PAGE = re.compile(r"^([a-z-]+|README)\.md(#.*)?$")
 _STATUS = re.compile(r"^([1-5]\d\d)\.", re.MULTILINE)
 _NOT_IN_IDS = re.compile(r"[^a-z0-9_ -]")
 
 
 class Doc(msgspec.Struct, frozen=True):
-    """A page of the docs; `about` is empty where nobody has said what it is."""
+    """A page of the docs."""
 
-    name: str
     title: str
-    about: str
     html: Markup
 
 
 @cache
 def docs() -> dict[str, Doc]:
-    """Every page by its name, read when the first is asked for."""
-    return {path.stem: _read(path) for path in sorted(docs_dir().glob("*.md"))}
+    """Every page but the index by its name, read when the first is asked for."""
+    paths = sorted(docs_dir().glob("*.md"))
+    return {path.stem: _read(path) for path in paths if path.stem != _INDEX}
+
+
+@cache
+def _index() -> Doc:
+    return _read(docs_dir() / f"{_INDEX}.md")
 
 
 def _read(path: Path) -> Doc:
@@ -73,8 +58,7 @@ def _read(path: Path) -> Doc:
     # a wide table scrolls by itself, and by the keyboard too
     html = html.replace("<table>", '<div class="scroll" tabindex="0"><table>')
     html = html.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
-    about = {**PEOPLE, **OPERATORS}.get(path.stem, "")
-    return Doc(path.stem, title, about, Markup(html))  # noqa: S704 - our own files, HTML is off
+    return Doc(title, Markup(html))  # noqa: S704 - our own files, HTML is off
 
 
 def anchor(heading: str) -> str:
@@ -87,23 +71,23 @@ def _plain(token: Token) -> str:
 
 
 def _link(token: Token) -> None:
-    """Pages name each other as files; here they are addresses."""
+    """Pages name each other as files; here they are addresses. What is not shipped is named."""
+    named = False
     for part in token.children or []:
         target = str(part.attrGet("href") or "") if part.type == "link_open" else ""
         if found := _PAGE.match(target):
-            part.attrSet("href", f"/docs/{found[1]}{found[2] or ''}")
+            path = "/docs" if found[1] == _INDEX else f"/docs/{found[1]}"
+            part.attrSet("href", f"{path}{found[2] or ''}")
+        elif target.startswith("../"):
+            part.tag, part.attrs, named = "span", {}, True
+        elif part.type == "link_close" and named:
+            part.tag, named = "span", False
 
 
 @get("/docs", **access.public())
 async def index(request: _Request) -> Template:
-    """All pages."""
-    known = docs()
-    return view.render(
-        request, "docs.html",
-        people=[known[name] for name in PEOPLE if name in known],
-        operators=[known[name] for name in OPERATORS if name in known]
-        + [doc for name, doc in known.items() if name not in (*PEOPLE, *OPERATORS)],
-    )  # fmt: skip
+    """What there is, as `docs/README.md` has it."""
+    return view.render(request, "doc.html", doc=_index(), index=True)
 
 
 @get("/docs/{name:str}", **access.public())
@@ -112,7 +96,7 @@ async def page(request: _Request, name: FromPath[str]) -> Template:
     doc = docs().get(name)
     if doc is None:
         raise NotFound("There is no such page in the docs.")
-    return view.render(request, "doc.html", doc=doc)
+    return view.render(request, "doc.html", doc=doc, index=False)
 
 
 HANDLERS = (index, page)

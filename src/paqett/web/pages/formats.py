@@ -1,12 +1,13 @@
 """Numbers with units and moments as pages write them."""
 
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from jinja2 import pass_context
 from jinja2.runtime import Context
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from paqett.mail_rendering import lasting, local_time
 
@@ -36,6 +37,15 @@ _WHOLE = frozenset(
         "xpf",
     ]
 )
+_BUCKETS = {
+    "s": "second",
+    "m": "minute",
+    "h": "hour",
+    "d": "day",
+    "w": "week",
+    "mo": "month",
+}
+_FULL_LINE = 60  # a shorter one ended where its writer wanted
 _BYTES = ("bytes", "KB", "MB", "GB", "TB")
 
 
@@ -71,8 +81,9 @@ def ago(moment: datetime, now: datetime) -> str:
     passed = now - moment
     for length, unit in _SPANS:
         if abs(passed) >= length:
-            count = plural(int(abs(passed) / length), unit)
-            return f"{count} ago" if passed > timedelta() else f"in {count}"
+            if passed > timedelta():
+                return f"{plural(int(passed / length), unit)} ago"
+            return f"in {plural(round(-passed / length), unit)}"
     return "just now"
 
 
@@ -99,11 +110,42 @@ def briefly(context: Context, moment: datetime | None, none: str = "never") -> M
 
 
 @pass_context
-def exactly(context: Context, moment: datetime) -> Markup:
-    """A moment to the second in the person's time zone, for tables of readings."""
+def exactly(context: Context, moment: datetime, *, seconds: bool = True) -> Markup:
+    """A moment to the second or minute in the person's time zone, for tables of readings."""
     local = moment.astimezone(ZoneInfo(context["view"].time_zone))
-    return Markup('<time datetime="{}">{}</time>').format(
-        moment.isoformat(), local.strftime("%Y-%m-%d %H:%M:%S")
+    return Markup('<time datetime="{}"><span class="nowrap">{}</span> {}</time>').format(
+        moment.isoformat(), local.strftime("%Y-%m-%d"),
+        local.strftime("%H:%M:%S" if seconds else "%H:%M"),
+    )  # fmt: skip
+
+
+def bucket(text: str) -> str:
+    """`15m` as `15 minutes`, and `1m` as `minute`, as it stands behind "every"."""
+    count = text.rstrip("smhdwo")
+    unit = _BUCKETS.get(text.removeprefix(count))
+    if unit is None:
+        return text
+    return unit if count == "1" else f"{count}\u00a0{unit}s"
+
+
+def unwrapped(text: str) -> str:
+    """Text whose lines were broken to fit a page of paper, with whole paragraphs as lines."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        starts = not line.strip() or line.startswith("-") or line[:1].isdigit()
+        if lines and not starts and len(lines[-1].rpartition("\n")[2]) > _FULL_LINE:
+            lines[-1] += "\n" + line
+        else:
+            lines.append(line)
+    return "\n".join(line.replace("\n", " ") for line in lines)
+
+
+def ticked(text: str) -> Markup:
+    """Plain text in which what stands in backticks is code."""
+    parts = text.split("`")
+    told = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
+    return Markup("").join(
+        piece for pair in zip_longest(map(escape, parts[::2]), told, fillvalue="") for piece in pair
     )
 
 
@@ -120,6 +162,9 @@ FILTERS = {
     "when": when,
     "briefly": briefly,
     "exactly": exactly,
+    "bucket": bucket,
+    "unwrapped": unwrapped,
+    "ticked": ticked,
     "lasting": lasting,
     "words": words,
 }

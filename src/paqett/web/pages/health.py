@@ -109,7 +109,11 @@ def advice(device: Device, events: list[Event]) -> Health:
             "It signed in and went again without a reading under"
             f" paqett/v1/{device.id}/telemetry. Look at the topic.",
         )  # fmt: skip
-    return Health("waiting", "", "Nothing has been heard of the device yet.")
+    return Health(
+        "waiting",
+        "",
+        "Nothing has been heard of the device yet. Send a reading, and it appears here.",
+    )
 
 
 REFUSALS = {

@@ -70,7 +70,7 @@ async def _lines(request: _Request, shown: list[Device]) -> list[Line]:
     ids = [one.id for one in shown]
     query: Query = charts.bounded(plots.asked(request, Plot(), ids, now), _SPARK_POINTS)
     found = []
-    async with db.statements(services.readers) as conn:
+    async with services.readers.statements() as conn:
         known = charts.drawable(await charts.known(conn, account, ids))
         newest = await latest(conn, account, ids, now)
         for device in shown:

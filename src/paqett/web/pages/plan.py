@@ -6,7 +6,7 @@ from litestar import Request, Response, get, post
 from litestar.datastructures import State
 from litestar.response import Template
 
-from paqett import db, devices
+from paqett import charts, db, devices
 from paqett.errors import Problem
 from paqett.usage import LEVELS
 from paqett.web import auth
@@ -32,8 +32,10 @@ async def _show(request: _Request, form: Form | None = None) -> Template:
     used = await ask(request, UsageController.usage, days=30, months=12)
     async with db.transaction(services.pool) as conn:
         count = await devices.count(conn, account)
+        known = await charts.known(conn, account, [one.device for one in used.devices])
     return view.render(
         request, "plan.html", form=form, plan=plan, used=used, devices=count, levels=LEVELS,
+        names={one.device: one.name for one in known},
         came_back=_CAME_BACK.get(str(request.query_params.get("checkout", ""))),
     )  # fmt: skip
 

@@ -9,15 +9,15 @@ from zoneinfo import ZoneInfo
 import msgspec
 from litestar import Request
 
-from paqett import charts, db
-from paqett.charts import Chart, Series
+from paqett import charts
+from paqett.charts import Chart, Line, Series
 from paqett.errors import Invalid
 from paqett.readings.buckets import from_us
 from paqett.readings.query import Query
 from paqett.web import auth
 from paqett.web.asked import Asked, settle
 from paqett.web.gone import while_there
-from paqett.web.pages import access
+from paqett.web.pages import access, columns
 
 _Request = Request[Any, Any, Any]
 RANGES = (
@@ -33,6 +33,8 @@ AGGREGATES = (
     ("avg", "average"), ("min", "lowest"), ("max", "highest"), ("sum", "sum"), ("count", "count"),
     ("first", "first"), ("last", "last"), ("p50", "median"), ("p95", "95th percentile"),
 )  # fmt: skip
+_IN_WORDS = dict(AGGREGATES) | {"first": "first value", "last": "last value"}
+_COUNTED = ("sum", "count")
 _MOST_TEXT = 4000
 TABLE_POINTS = 100
 """Of one series in a table."""
@@ -182,19 +184,25 @@ async def draw(request: _Request, plot: Plot, points: int) -> Chart:
     query = charts.bounded(asked(request, plot, devices or ["-"], now), points)
 
     async def read() -> Chart:
-        async with db.statements(services.readers) as conn:
+        async with services.readers.statements() as conn:
             series = choose(await charts.known(conn, account, devices), plot.series)
             return await charts.draw(conn, account, series, query, now)
 
     found: Chart = await while_there(request, read())
-    return found
+    return _counted(found) if plot.agg == "count" else found
+
+
+def _counted(chart: Chart) -> Chart:
+    """Numbers of values, which have no unit."""
+    lines = [msgspec.structs.replace(line, unit=None) for line in chart.lines]
+    return msgspec.structs.replace(chart, lines=lines)
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One moment of a table; a value for each line, None where there is none."""
+    """One moment of a table; what each line says of it, nothing where nothing was stored."""
 
     time: datetime
-    values: list[float | None]
+    texts: list[str]
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -202,13 +210,32 @@ class Table(msgspec.Struct, frozen=True):
 
     chart: Chart
     rows: list[Row]
+    what: str
+    """What is made of a bucket's values, in words."""
+
+    @property
+    def seconds(self) -> bool:
+        """Whether rows are less than a minute apart."""
+        return self.chart.bucket is None or self.chart.bucket.endswith("s")
 
 
 async def table(request: _Request, plot: Plot) -> Table:
     """The plot as a table of at most 100 rows a line. Raises as `draw` does."""
     points = msgspec.structs.replace(plot, bucket="")
     chart = await draw(request, points, TABLE_POINTS)
-    columns = [dict(zip(line.times, line.values, strict=True)) for line in chart.lines]
-    times = sorted({time for column in columns for time, v in column.items() if v is not None})
-    rows = [Row(from_us(time * 1000), [column.get(time) for column in columns]) for time in times]
-    return Table(chart, rows[::-1])
+    found = [dict(zip(line.times, _texts(line, plot.agg), strict=True)) for line in chart.lines]
+    times = sorted({time for column in found for time, text in column.items() if text})
+    rows = [Row(from_us(time * 1000), [column.get(time, "") for column in found]) for time in times]
+    return Table(chart, rows[::-1], _IN_WORDS.get(plot.agg, plot.agg))
+
+
+def _texts(line: Line, agg: str) -> list[str]:
+    """A line's values as a column shows them."""
+    if line.kind == "boolean" and agg not in _COUNTED:
+        return ["" if value is None else _flag(value) for value in line.values]
+    places = columns.decimals(line.values)
+    return ["" if value is None else f"{value:,.{places}f}" for value in line.values]
+
+
+def _flag(value: float) -> str:
+    return {0.0: "false", 1.0: "true"}.get(value) or f"{100 * value:.0f}\u00a0% true"

@@ -12,6 +12,8 @@ from paqett import db, oauth, policy, register
 from paqett.app import Services
 from paqett.billing import overview
 from paqett.errors import ConfigurationError, NotFound
+from paqett.mail_rendering import lasting
+from paqett.register import Entry, Register
 from paqett.settings import Settings
 from paqett.web import auth
 from paqett.web.oauth import HELD_S, cookie_name
@@ -107,14 +109,22 @@ async def _show(request: _Request, version: str) -> Template:
     )  # fmt: skip
 
 
+def _kept(kept: Register, entry: Entry, settings: Settings) -> str:
+    """How long it is kept, in words; where a setting says so, as it is set."""
+    group, _, name = entry.kept.removeprefix("setting ").partition(".")
+    if entry.kept.startswith("setting "):
+        return lasting(getattr(getattr(settings, group), name)) + " at most"
+    return register.kept_words(kept, entry)
+
+
 @get("/privacy/data", **access.public())
 async def data(request: _Request) -> Template:
     """The register of personal data: all that is kept, why, how long, and how it ends."""
-    kept = register.load()
+    kept, settings = register.load(), request.app.state.services.settings
     return view.render(
         request, "privacy_data.html",
-        tables=[(table, register.kept_words(kept, table)) for table in kept.tables.values()],
-        stores=[(store, register.kept_words(kept, store)) for store in kept.stores.values()],
+        tables=[(table, _kept(kept, table, settings)) for table in kept.tables.values()],
+        stores=[(store, _kept(kept, store, settings)) for store in kept.stores.values()],
     )  # fmt: skip
 
 

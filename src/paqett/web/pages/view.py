@@ -17,7 +17,7 @@ from paqett import __version__, oauth
 from paqett.accounts import Profile
 from paqett.app import Services
 from paqett.web import assets, auth
-from paqett.web.pages import access, formats, health, plots, sparks
+from paqett.web.pages import access, columns, formats, health, plots, sparks
 from paqett.web.pages.forms import Form
 from paqett.web.pages.words import DONE
 
@@ -68,7 +68,7 @@ def environment() -> Environment:
     made.globals |= {"buckets": plots.BUCKETS, "aggregates": plots.AGGREGATES}
     made.filters |= formats.FILTERS
     made.filters |= {"health": health.health, "event": health.event, "spark": sparks.spark}
-    made.filters |= {"field_time": plots.field_time}
+    made.filters |= {"field_time": plots.field_time, "labelled": columns.labelled}
     return made
 
 

@@ -13,6 +13,15 @@
     return value.toLocaleString("en", { maximumFractionDigits: digits });
   };
 
+  // "15 minutes" for 15m, "minute" for 1m
+  const UNITS = { s: "second", m: "minute", h: "hour", d: "day", w: "week", mo: "month" };
+  const spoken = (bucket) => {
+    const [, count, unit] = /^(\d+)([a-z]+)$/.exec(bucket || "") || [];
+    if (!UNITS[unit]) return bucket;
+    return count === "1" ? UNITS[unit] : `${count} ${UNITS[unit]}s`;
+  };
+  const AGGREGATES = { avg: "average", min: "lowest", max: "highest", first: "first value", last: "last value", p50: "median", p95: "95th percentile" };
+
   // moments in the person's time zone, which need not be the browser's
   const clock = (zone) => {
     const made = (options) => new Intl.DateTimeFormat("en-GB", { timeZone: zone, ...options });
@@ -43,6 +52,32 @@
 
   // what is measured in one unit shares a scale; flags have one of their own
   const scaleOf = (line) => (line.kind === "boolean" ? "flags" : line.unit || "–");
+
+  // dots, where there is room for them or too little for a line
+  const sparse = (plot) => {
+    const [first, last] = plot.series[0].idxs;
+    const wide = plot.valToPos(plot.data[0][last], "x") - plot.valToPos(plot.data[0][first], "x");
+    return last - first < 3 || 24 * (last - first) <= wide;
+  };
+  // values with a gap on either side, which no line would show
+  const alone = (values) => {
+    const known = [...values.keys()].filter((at) => values[at] !== undefined);
+    const missing = (at) => at === undefined || values[at] === null;
+    const found = known.filter((at, place) => values[at] !== null && missing(known[place - 1]) && missing(known[place + 1]));
+    return found.length ? found : null;
+  };
+
+  const COUNTED = ["sum", "count"];
+  const flag = (value) => (value === 1 ? "true" : value === 0 ? "false" : `${Math.round(value * 100)} % true`);
+
+  // an axis is as wide as what stands on it
+  const roomFor = (plot, labels, index, cycle) => {
+    const axis = plot.axes[index];
+    if (cycle > 1) return axis._size;
+    plot.ctx.font = axis.font[0];
+    const widest = Math.max(0, ...(labels || []).map((label) => plot.ctx.measureText(label).width));
+    return Math.ceil(axis.ticks.size + axis.gap + 4 + widest / devicePixelRatio);
+  };
 
   class Chart {
     constructor(figure) {
@@ -100,8 +135,9 @@
       const count = this.lines.reduce((sum, line) => sum + line.values.filter((one) => one !== null).length, 0);
       this.figure.dataset.points = Math.max(0, ...this.lines.map((line) => line.times.length));
       this.figure.dataset.bucket = told.bucket || "";
-      const span = `${this.clock.full(this.from)} to ${this.live ? "now" : this.clock.full(this.to)}`;
-      this.say(count ? `${span}, ${{ avg: "average" }[this.agg()] || this.agg()} of every ${told.bucket}.` : `Nothing was stored from ${span}.`);
+      const span = `${this.clock.full(this.from)} to ${this.live ? "now" : this.clock.full(this.to)} (${this.figure.dataset.zone})`;
+      const what = `${AGGREGATES[this.agg()] || this.agg()} of every ${spoken(told.bucket)}`;
+      this.say(count ? `${span}, ${what}.` : `Nothing was stored from ${span}. Choose a longer range, or an earlier one.`);
       if (!this.lines.length) return;
       if (same) this.draw();
       else this.make();
@@ -112,7 +148,7 @@
 
     data() {
       const tables = this.lines.map((line) => [line.times.map((time) => time / 1000), line.values]);
-      return uPlot.join(tables);
+      return uPlot.join(tables, tables.map(() => [0, 2])); // a gap ends where its own line goes on, not at another's next value
     }
 
     draw() {
@@ -121,10 +157,15 @@
         this.plot.setScale("x", { min: this.from, max: this.to });
         for (const scale of new Set(this.lines.map(scaleOf))) this.plot.setScale(scale, this.reach(scale));
       });
+      if (this.plot.cursor.idx === null || this.plot.cursor.idx === undefined) this.plot.setLegend({ idx: null }, false);
     }
 
     // the least and the greatest value of what has one unit, with some air
     reach(scale) {
+      const flags = this.lines.some((line) => scaleOf(line) === "flags");
+      // among numbers, what is true or false is a strip at the bottom, and they leave it room
+      const strip = flags && this.lines.some((line) => scaleOf(line) !== "flags");
+      if (scale === "flags" && !COUNTED.includes(this.agg())) return strip ? { min: -0.15, max: 9 } : { min: -0.1, max: 1.1 };
       let min = Infinity;
       let max = -Infinity;
       for (const line of this.lines) {
@@ -137,7 +178,7 @@
       }
       if (min > max) return { min: 0, max: 1 };
       const air = (max - min) * 0.08 || Math.abs(max) * 0.05 || 1;
-      return { min: min - air, max: max + air };
+      return { min: min - (strip ? 2.4 : 1) * air, max: max + air };
     }
 
     make() {
@@ -149,13 +190,13 @@
       const font = "12px system-ui, sans-serif";
       const axis = { stroke: ink, grid, ticks: grid, font };
       const series = this.lines.map((line, i) => ({
-        label: (several ? `${line.name}: ` : "") + line.title + (line.unit ? ` (${line.unit})` : ""),
+        label: (several ? `${line.name}: ` : "") + line.title,
         scale: scaleOf(line),
         stroke: colour(`--series-${(i % 8) + 1}`),
         width: 1.75,
-        paths: line.kind === "boolean" ? uPlot.paths.stepped({ align: 1 }) : undefined,
-        value: (_, value) => number(value),
-        points: { size: 5 },
+        ...(line.kind === "boolean" && { paths: uPlot.paths.stepped({ align: 1 }), fill: `${colour(`--series-${(i % 8) + 1}`)}33`, fillTo: () => 0 }),
+        value: (plot, value, at, index) => this.told(line, index === null ? plot.data[at].findLast((one) => one !== null && one !== undefined) : value),
+        points: { size: 5, show: sparse, filter: (plot, at, shown) => (shown ? null : alone(plot.data[at])) },
       }));
       this.plot = new uPlot({
         width: this.area.clientWidth,
@@ -170,13 +211,13 @@
           x: { time: true, auto: false, min: this.from, max: this.to },
           ...Object.fromEntries(units.map((unit) => [unit, { auto: false, ...this.reach(unit) }])),
         },
-        series: [{ label: "Time", value: (_, seconds) => (seconds === null ? "–" : this.clock.full(seconds)) }, ...series],
+        series: [{ label: "Time", value: (_, seconds) => (seconds === null ? "latest values" : this.clock.full(seconds)) }, ...series],
         axes: [
-          { ...axis, values: this.clock.axis, size: 44 },
+          { ...axis, values: this.clock.axis, size: 48 },
           ...units.filter((unit) => unit !== "flags" || units.length === 1).map((unit, i) => ({
-            ...axis, scale: unit, side: i % 2 ? 1 : 3, show: i < 2, size: 64, grid: i ? { show: false } : grid,
-            label: unit === "–" || unit === "flags" ? undefined : unit, labelFont: font, labelSize: 20,
-            values: (_, splits) => splits.map(number),
+            ...axis, scale: unit, side: i % 2 ? 1 : 3, show: i < 2, size: roomFor, grid: i ? { show: false } : grid,
+            label: this.label(unit), labelFont: font, labelSize: 20,
+            ...(unit === "flags" && !COUNTED.includes(this.agg()) ? { splits: () => [0, 1], values: () => ["false", "true"] } : { values: (_, splits) => splits.map(number) }),
           })),
         ],
         hooks: {
@@ -190,6 +231,20 @@
         },
       }, this.data(), this.area);
       this.plot.setScale("x", { min: this.from, max: this.to });
+    }
+
+    // what an axis measures: its unit, or the one metric on it that has none
+    label(unit) {
+      const own = this.lines.filter((line) => scaleOf(line) === unit);
+      if (unit !== "–") return unit === "flags" ? undefined : unit;
+      return own.length === 1 && own[0].title.length < 24 ? own[0].title : "no unit";
+    }
+
+    // a value with what it is measured in
+    told(line, value) {
+      if (value === null || value === undefined) return "–";
+      if (line.kind === "boolean" && !COUNTED.includes(this.agg())) return flag(value);
+      return line.unit ? `${number(value)} ${line.unit}` : number(value);
     }
 
     height() { return this.area.clientWidth < 500 ? 240 : 340; }
@@ -253,7 +308,6 @@
       const form = document.querySelector("form.ranges");
       if (!form) return;
       form.elements.range.value = this.live ? this.query.get("range") || "-24h" : "custom";
-      if (!this.live) form.querySelector("details.span").open = true;
       form.elements.from.value = this.live ? "" : this.clock.field(this.from);
       form.elements.to.value = this.live ? "" : this.clock.field(this.to);
       for (const field of document.querySelectorAll("input[data-shown]")) field.value = this.query.toString();
@@ -287,6 +341,10 @@
   const charts = [...document.querySelectorAll("figure[data-chart]")].map((figure) => new Chart(figure));
   for (const chart of charts) if (!chart.figure.hidden) chart.load();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach((chart) => chart.restyle()));
+
+  // whoever chooses "from … to …" is shown the two fields; nothing unfolds by itself
+  const range = document.querySelector("form.ranges select[name=range]");
+  range?.addEventListener("change", () => { range.form.querySelector("details.span").open = range.value === "custom"; });
 
   // one stream for the page; whoever is interested listens to the document
   const tell = (name, detail) => document.dispatchEvent(new CustomEvent(`paqett:${name}`, { detail }));

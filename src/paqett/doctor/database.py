@@ -1,27 +1,16 @@
-"""`paqett doctor`: what a deployment gets wrong, each finding with the way to mend it."""
+"""What `paqett migrate` made in the database, and whether it is still so."""
 
-import shutil
 from datetime import datetime, timedelta
-from typing import Literal
 
 import msgspec
 
-from paqett import grafana, jobs, mail_transport, retention
+from paqett import grafana, jobs, retention
 from paqett.db import Connection
-from paqett.errors import ConfigurationError
-from paqett.settings import Settings
+from paqett.doctor.findings import Finding
 from paqett.sqlfiles import query
 
 _WATCH_LATE = timedelta(minutes=1)
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One line of the report; `mend` says what to do where `state` is not ok."""
-
-    subject: str
-    state: Literal["ok", "warning", "failed"]
-    detail: str
-    mend: str = ""
+_POLICY_LATE = timedelta(hours=6)  # they run each hour
 
 
 class Edition(msgspec.Struct, frozen=True):
@@ -38,73 +27,6 @@ async def edition(conn: Connection) -> Edition:
     if row is None:
         return Edition("none", "none", "unknown")
     return Edition(row["version"], row["license"] or "unknown", row["postgres"])
-
-
-def examine_machine(settings: Settings) -> list[Finding]:
-    """What can be seen without the database: spool, broker, mail, what the policy lacks."""
-    return [_spool(settings), _exposure(settings), _mail(settings), _privacy(settings)]
-
-
-def _spool(settings: Settings) -> Finding:
-    folder = settings.data_dir / "ingest" / "spool"
-    if not folder.exists():
-        return Finding("spool", "ok", f"none at {folder}: ingest has not run here")
-    try:
-        size = sum(path.stat().st_size for path in folder.glob("*.spool"))
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        return Finding("spool", "warning", f"{folder}: {error}", "run this as ingest's user")
-    detail = f"{size:,} of {settings.ingest.spool_max_bytes:,} bytes, {free:,} free on its disk"
-    if free < settings.ingest.spool_min_free_bytes or size >= settings.ingest.spool_max_bytes:
-        return Finding(
-            "spool",
-            "failed",
-            f"{detail}: takes nothing more, messages wait in the broker",
-            "make room, raise ingest.spool_max_bytes, or bring the database back",
-        )
-    if size:
-        mend = "bring the database back, or look why it is slower than the arrivals"
-        return Finding("spool", "warning", f"{detail}: waiting for the database", mend)
-    return Finding("spool", "ok", detail)
-
-
-def _exposure(settings: Settings) -> Finding:
-    if settings.mqtt.share_group:
-        return Finding("broker", "ok", f"shared subscriptions as {settings.mqtt.share_group}")
-    return Finding(
-        "broker",
-        "ok",
-        "Mosquitto acknowledges from memory: killing it can lose what ingest has not read yet"
-        " (/metrics: paqett_ingest_broker_dropped_messages)",
-    )
-
-
-def _mail(settings: Settings) -> Finding:
-    mail = settings.mail
-    try:
-        mail_transport.check(mail)
-    except ConfigurationError as error:
-        return Finding("mail", "failed", str(error), "change the settings in [mail]")
-    if mail.smtp_host:
-        return Finding("mail", "ok", f"by {mail.smtp_host}:{mail.smtp_port}, {mail.smtp_tls}")
-    detail = f"written to {settings.data_dir / 'mail'}: nobody gets any"
-    if settings.behind_tls:
-        return Finding("mail", "warning", detail, "set mail.smtp_host")
-    return Finding("mail", "ok", detail)
-
-
-def _privacy(settings: Settings) -> Finding:
-    """The policy must name who is responsible, at the latest where strangers can reach it."""
-    own = settings.privacy
-    named = {
-        "controller": own.controller, "contact": own.contact, "hosting_region": own.hosting_region,
-    }  # fmt: skip
-    lacking = [name for name, text in named.items() if not text.strip()]
-    if not lacking:
-        return Finding("privacy", "ok", f"/privacy names {own.contact} and {own.hosting_region}")
-    detail = f"/privacy does not say: {', '.join(lacking)}"
-    mend = f"set {', '.join(f'privacy.{name}' for name in lacking)}"
-    return Finding("privacy", "warning" if settings.behind_tls else "ok", detail, mend)
 
 
 async def examine(conn: Connection, now: datetime) -> list[Finding]:
@@ -190,4 +112,22 @@ def _tier_finding(state: retention.TierState, now: datetime) -> Finding:
         return Finding(f"tier {state.name}", "failed", detail, "start `paqett worker`; see its log")
     if state.retention_by == "timescaledb" and len(state.jobs) != 2:
         return Finding(f"tier {state.name}", "failed", detail, "run `paqett migrate`")
-    return Finding(f"tier {state.name}", "ok", detail)
+    return _policies_finding(state, detail, now)
+
+
+def _policies_finding(state: retention.TierState, detail: str, now: datetime) -> Finding:
+    """Whether TimescaleDB carries out what it was told; it fails without a word."""
+    subject = f"tier {state.name}"
+    running = [job for job in state.jobs if job["scheduled"]]
+    failing = [job for job in running if job["last_run_status"] == "Failed"]
+    if failing:
+        job = failing[0]
+        detail += f"; the policy of {job['hypertable']} failed, {job['total_failures']} times"
+        mend = f"`CALL run_job({job['job_id']})` says why; see timescaledb_information.job_errors"
+        return Finding(subject, "failed", detail, mend)
+    last = [job["last_successful_finish"] for job in running if job["last_successful_finish"]]
+    if last and now - min(last) > _POLICY_LATE:
+        detail += f"; a policy has not run since {min(last).isoformat()}"
+        mend = "raise timescaledb.max_background_workers and max_worker_processes; restart"
+        return Finding(subject, "failed", detail, mend)
+    return Finding(subject, "ok", detail)

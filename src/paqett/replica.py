@@ -1,0 +1,146 @@
+"""Where telemetry is read: from a streaming replica where one is set and up to date, else as ever.
+
+Every read sees whatever was committed before it came: it asks the primary how far its log has got,
+and takes the replica only once that has replayed as much, on the connection it then reads from.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
+
+import msgspec
+from prometheus_client import Counter, Gauge
+from psycopg import Error
+
+from paqett import db, log, pools
+from paqett.db import Connection
+from paqett.errors import Unavailable
+from paqett.settings import Database
+from paqett.sqlfiles import query
+
+_logger = log.get("replica")
+_reads = Counter(
+    "paqett_database_replica_reads_total",
+    "Where telemetry was read while a replica is set.",
+    ["source"],
+)
+_lag = Gauge("paqett_database_replica_lag_bytes", "What the replica had not replayed yet, last.")
+_AWAY_S = 5.0
+_BEHIND_S = 1.0
+_LOOK_AGAIN_S = 0.005
+
+
+class Readers:
+    """The pools that telemetry is read from; open with `async with`."""
+
+    def __init__(self, settings: Database, process: str) -> None:
+        self._primary = db.pool(settings, process, reading=True)
+        pools.watch(self._primary, "reading")
+        self._replica = None
+        self._wait_s = settings.replica_wait_s
+        self._not_before = 0.0
+        self._told = ""
+        self._position = _Position(self)
+        if settings.replica_url:
+            there = msgspec.structs.replace(settings, url=settings.replica_url)
+            self._replica = db.pool(there, process, reading=True)
+            pools.watch(self._replica, "replica")
+
+    async def __aenter__(self) -> Self:
+        await self._primary.open()
+        if self._replica is not None:
+            await self._replica.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._primary.close()
+        if self._replica is not None:
+            await self._replica.close()
+
+    @asynccontextmanager
+    async def statements(self) -> AsyncIterator[Connection]:
+        """A connection on which every statement is a transaction of its own, and writes nothing.
+
+        Raises `Unavailable` while no database can be reached, `QueryCanceled` at the timeout.
+        """
+        async with AsyncExitStack() as stack:
+            conn = await self._up_to_date(stack)
+            if conn is None:
+                conn = await stack.enter_async_context(db.statements(self._primary))
+            yield conn
+
+    async def _up_to_date(self, stack: AsyncExitStack) -> Connection | None:
+        """The replica's, where it is there and has replayed what was committed by now."""
+        if self._replica is None:
+            return None
+        if time.monotonic() < self._not_before:
+            _reads.labels("primary").inc()
+            return None
+        try:
+            async with asyncio.timeout(self._wait_s):
+                position = await self._position.now()
+                conn = await stack.enter_async_context(db.statements(self._replica))
+                while (lag := position - await _replayed(conn)) > 0:
+                    _lag.set(lag)
+                    await asyncio.sleep(_LOOK_AGAIN_S)
+        except TimeoutError:
+            self._rest("behind, or does not answer", _BEHIND_S)
+        except (Unavailable, Error) as error:
+            self._rest(str(error).strip(), _AWAY_S)
+        else:
+            self._say("")
+            _lag.set(0)
+            _reads.labels("replica").inc()
+            return conn
+        await stack.aclose()
+        _reads.labels("primary").inc()
+        return None
+
+    def _rest(self, why: str, seconds: float) -> None:
+        """Leave it alone for a while: not every read has to find out."""
+        self._not_before = time.monotonic() + seconds
+        self._say(why)
+
+    def _say(self, why: str) -> None:
+        if bool(why) != bool(self._told):
+            if why:
+                _logger.warning("telemetry is read from the primary", replica=why)
+            else:
+                _logger.info("telemetry is read from the replica again")
+        self._told = why
+
+    async def position(self) -> int:
+        """How far the primary's log has got."""
+        async with db.statements(self._primary) as conn:
+            row = await (await conn.execute(query("unscoped_log_position"))).fetchone()
+        return int(row["position"]) if row else 0
+
+
+class _Position:
+    """One question for all readers that came before it was asked, one at a time."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+        self._next: asyncio.Task[int] | None = None
+        self._asking = asyncio.Lock()
+
+    async def now(self) -> int:
+        """How far the primary's log has got, at this moment or later."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._ask())
+            # whoever asked may have given up
+            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(self._next)
+
+    async def _ask(self) -> int:
+        async with self._asking:
+            self._next = None  # who comes from now on may have seen more
+            return await self._readers.position()
+
+
+async def _replayed(conn: Connection) -> int:
+    """How far the replica has got; 0 where it is none."""
+    row = await (await conn.execute(query("unscoped_log_replayed"))).fetchone()
+    return int(row["position"] or 0) if row else 0

@@ -1,0 +1,187 @@
+"""config/nginx/nginx.conf as a real nginx reads it, in front of a real API."""
+
+import asyncio
+import re
+import signal
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+import pytest
+
+import papers
+from listening import PORT, process
+from paqett import db, keys
+from paqett.children import die_with_parent, free_port
+from paqett.settings import Settings
+from people import CHEAP_HASHES, new_person
+from support import make_tenant, with_url
+
+ROOT = Path(__file__).parents[2]
+CLIENT = "127.0.0.9"
+
+
+class Proxy:
+    """nginx on the shipped file: only paths, ports and the API's address are another's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.api_port = folder, free_port(PORT + 40)
+        self.tls_port = free_port(self.api_port + 1)
+        self.plain_port = free_port(self.tls_port + 1)
+        self.chain, self.key = folder / "fullchain.pem", folder / "privkey.pem"
+        self.renew()
+        text = (ROOT / "config/nginx/nginx.conf").read_text()
+        for old, new in (
+            ("/tmp/", f"{folder}/"), ("/certs/", f"{folder}/"),
+            ("http://api:8080", f"http://127.0.0.1:{self.api_port}"),
+            ("listen 8443 ", f"listen 127.0.0.1:{self.tls_port} "),
+            ("listen 8080;", f"listen 127.0.0.1:{self.plain_port};"),
+        ):  # fmt: skip
+            assert old in text
+            text = text.replace(old, new)
+        (folder / "nginx.conf").write_text(text)
+
+    def renew(self) -> str:
+        """Another certificate in the same files; its text."""
+        chain, key = papers.write(self.folder, "localhost")
+        chain.replace(self.chain)
+        key.replace(self.key)
+        return self.chain.read_text()
+
+    def command(self, *more: str) -> list[str]:
+        return ["/usr/sbin/nginx", "-c", str(self.folder / "nginx.conf"), "-p", str(self.folder),
+                "-g", "daemon off; user root;", *more]  # fmt: skip
+
+    def start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self.command(), preexec_fn=die_with_parent(signal.SIGQUIT))
+
+    def shown(self) -> str:
+        return ssl.get_server_certificate(("127.0.0.1", self.tls_port))
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.tls_port}"
+
+    def client(self) -> httpx.AsyncClient:
+        trusted = ssl.create_default_context(cafile=str(self.chain))
+        transport = httpx.AsyncHTTPTransport(verify=trusted, local_address=CLIENT)
+        return httpx.AsyncClient(base_url=self.url, transport=transport, timeout=15)
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    with TemporaryDirectory(prefix="paqett-px-", dir="/var/tmp") as folder:
+        yield Proxy(Path(folder))
+
+
+@asynccontextmanager
+async def serving(proxy: Proxy, url: str) -> AsyncIterator[Settings]:
+    settings = with_url(
+        url,
+        PAQETT_HTTP__PORT=str(proxy.api_port),
+        PAQETT_HTTP__TRUSTED_PROXIES="127.0.0.1",
+        PAQETT_PAQETT__PUBLIC_URL=proxy.url,
+        **CHEAP_HASHES,
+    )
+    async with process(settings):
+        front = await asyncio.to_thread(proxy.start)
+        try:
+            await _answers(proxy.tls_port)
+            yield settings
+        finally:
+            front.terminate()
+            await asyncio.to_thread(front.wait, 20)
+
+
+async def _answers(port: int) -> None:
+    for _ in range(500):
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            return
+    raise AssertionError("nginx never came up")
+
+
+def test_nginx_has_nothing_to_complain_of(proxy: Proxy) -> None:
+    said = subprocess.run(proxy.command("-t"), capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    said_otherwise = [
+        line for line in said.stderr.splitlines()
+        if not re.search(r"syntax is ok|test is successful|http2\" directive", line)
+    ]  # fmt: skip
+    assert said_otherwise == []
+
+
+def test_what_people_send_arrives_as_theirs(proxy: Proxy, database_url: str) -> None:
+    async def work() -> None:
+        async with serving(proxy, database_url) as settings, proxy.client() as client:
+            answer = await client.get("/healthz")
+            assert (answer.text, answer.http_version) == ("ok\n", "HTTP/1.1")
+            assert "max-age" in answer.headers["strict-transport-security"]
+            assert "nginx/" not in answer.headers.get("server", "")
+            plain = f"http://127.0.0.1:{proxy.plain_port}"
+            async with httpx.AsyncClient() as other:
+                assert (await other.get(f"{plain}/healthz")).text == "ok\n"
+                sent_on = await other.get(f"{plain}/devices?q=a")
+                assert sent_on.status_code == 308
+                assert sent_on.headers["location"] == "https://127.0.0.1/devices?q=a"
+
+            client.headers["X-Forwarded-For"] = "203.0.113.7"
+            person = await new_person(client, settings)
+            (session,) = (await person.client.get("/api/v1/sessions")).json()["items"]
+            assert session["ip"] == CLIENT, "the proxy's word, not the client's own"
+
+    asyncio.run(work())
+
+
+def test_a_live_stream_comes_through_at_once_and_outlives_a_renewed_certificate(
+    proxy: Proxy, database_url: str
+) -> None:
+    tenant = make_tenant(database_url, "live")
+
+    async def work() -> None:
+        async with serving(proxy, database_url) as settings, proxy.client() as client:
+            scopes = ["telemetry:read", "telemetry:write", "devices:read"]
+            async with await db.connect(settings.database, "test", autocommit=True) as conn:
+                key = await keys.create(conn, tenant.account_id, "k", scopes, None, None)
+            client.headers["Authorization"] = f"Bearer {key.key}"
+            path = f"/api/v1/devices/{tenant.devices[0]}"
+            big = await client.post(f"{path}/telemetry", content=b"x" * 1_500_000)
+            assert big.status_code == 413
+            assert big.headers["content-type"].startswith("application/problem+json"), "the API's"
+            async with client.stream("GET", f"{path}/stream") as stream, asyncio.timeout(20):
+                lines = stream.aiter_lines()
+                await anext(lines)  # it stands
+                await _arrives(client, path, lines, 1)
+                first, second = proxy.shown(), proxy.renew()
+                assert first != second
+                _hang_up(proxy)
+                while await asyncio.to_thread(proxy.shown) != second:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+                async with proxy.client() as another:
+                    another.headers = client.headers
+                    await _arrives(another, path, lines, 2)
+
+    asyncio.run(work())
+
+
+async def _arrives(
+    client: httpx.AsyncClient, path: str, lines: AsyncIterator[str], value: int
+) -> None:
+    assert (await client.post(f"{path}/telemetry", json={"t": value})).status_code == 200
+    async for line in lines:
+        if line.startswith("data:") and f'"value":{value}' in line.replace(" ", ""):
+            return
+    raise AssertionError("the stream ended")
+
+
+def _hang_up(proxy: Proxy) -> None:
+    pid = int((proxy.folder / "nginx.pid").read_text())
+    subprocess.run(["kill", "-HUP", str(pid)], check=True)
