@@ -1,9 +1,9 @@
 """What so many devices take: costs measured here, a model of them, and what ends first.
 
 The CPU of each process is taken as `a second + a message + a reading`, solved from three loads:
-messages of 3 and of 30 points at the highest rate, and messages of 3 points at a low one, where
-batches are small. Two other loads check it. The rest is counted while that goes on: bytes of the
-network, of WAL and of tables, and the CPU of a query.
+messages of 30 points at the highest rate, and of 3 points, one by one, at half of it and at a low
+one, where batches are small. Two other loads check it. The rest is counted while that goes on:
+bytes of the network, of WAL and of tables, and the CPU of a query.
 """
 
 import asyncio
@@ -59,6 +59,13 @@ def _see(made: Stand, name: str, load_: Load) -> Seen:
     before: list[int] = []
     run = drive(made, load_, lambda: before.extend((_wire(), _wal(made))))
     return Seen(name, run, _wire() - before[0], _wal(made) - before[1])
+
+
+def _even(form: Form, rate: float, seconds: float) -> tuple[str, Load]:
+    """Messages of 3 points, one after the other, as devices send them that know nothing of another:
+    no packet shares a system call."""
+    messages = max(form.devices, round(rate * seconds))
+    return f"messages of 3 points at {rate:,.0f}/s", Load(SINGLE, messages, rate=rate)
 
 
 def _solve(seen: list[Seen]) -> dict[str, list[float]]:
@@ -144,20 +151,18 @@ def _storm(form: Form) -> dict[str, float]:
 
 def run(form: Form) -> dict[str, Any]:
     """Calibrate, check, extrapolate."""
+    storm = _storm(form)
     with stand(form.devices) as made:
         made.start()
-        single = sized(made, SINGLE, form.seconds)
+        highest = drive(made, sized(made, SINGLE, form.seconds)).messages_per_second
         seen = [
-            _see(made, "messages of 3 points", single),
+            _see(made, *_even(form, _LOW, 2 * form.seconds)),
             _see(made, "messages of 30 points", sized(made, TENS, form.seconds)),
+            _see(made, *_even(form, highest / 2, form.seconds)),
         ]
         row_bytes = _row_bytes(made)
-        low_s = 2 * form.seconds
-        low = Load(SINGLE, max(form.devices, round(_LOW * low_s)), rate=_LOW)
-        seen.append(_see(made, f"messages of 3 points at {_LOW:.0f}/s", low))
         cpu = _solve(seen)
-        middle = Load(SINGLE, max(form.devices, round(_MIDDLE * form.seconds)), rate=_MIDDLE)
-        seen.append(_see(made, f"messages of 3 points at {_MIDDLE:.0f}/s", middle))
+        seen.append(_see(made, *_even(form, _MIDDLE, form.seconds)))
         nines = sized(made, Shape(items=3), form.seconds)
         checks = [_check(one, cpu) for one in (seen[-1], _see(made, "messages of 9 points", nines))]
         time.sleep(1)
@@ -166,11 +171,11 @@ def run(form: Form) -> dict[str, Any]:
     costs = Costs(
         cpu=cpu,
         wire_bytes_a_message=seen[3].wire_bytes / seen[3].run.messages,
-        wal_bytes_a_reading=seen[0].wal_bytes / seen[0].run.rows,
+        wal_bytes_a_reading=seen[2].wal_bytes / seen[2].run.rows,
         disk_bytes_a_reading=row_bytes,
         query_cpu=query,
         ingest_bytes=idle,
-        **_storm(form),
+        **storm,
     )
     return {
         "costs": costs.report(), "checks": checks,
