@@ -85,8 +85,15 @@ class System:
         return found
 
     def kill(self) -> None:
-        """SIGKILL to all of them."""
-        for process in self.processes():
+        """SIGKILL to all of them at one moment: stopped first, so that none sees another's end and
+        stores what it still has."""
+        found: dict[int, psutil.Process] = {}
+        while fresh := [one for one in self.processes() if one.pid not in found]:
+            for process in fresh:
+                found[process.pid] = process
+                with suppress(psutil.Error):
+                    process.suspend()
+        for process in found.values():
             with suppress(psutil.Error):
                 process.kill()
         for child in self.children:
