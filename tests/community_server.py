@@ -5,6 +5,7 @@ no scheduler, one session at a time.
 """
 
 import asyncio
+import fcntl
 import os
 import shutil
 import signal
@@ -54,15 +55,24 @@ def _tool(name: str) -> str:
     return found
 
 
-def npm_build() -> Iterator[str]:
-    node, npm = _tool("node"), _tool("npm")
-    folder = HERE / "node_modules"
-    environ = {**os.environ, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"}
-    if not folder.exists():
+def _install(npm: str) -> None:
+    """The packages, once; another worker may be at it."""
+    with (HERE / "package-lock.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (HERE / "node_modules" / ".package-lock.json").exists():  # npm's last file
+            return
         subprocess.run(
             [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=HERE, env=environ, check=True, capture_output=True,
-        )  # fmt: skip
+            cwd=HERE,
+            env={**os.environ, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"},
+            check=True,
+            capture_output=True,
+        )
+
+
+def npm_build() -> Iterator[str]:
+    node, npm = _tool("node"), _tool("npm")
+    _install(npm)
     port = free_port(56400)
     server = subprocess.Popen(
         [node, "server.js", str(port)],

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from listening import listening
-from paqett import cli, keys, telemetry_commands
+from paqett import cli, keys, log, telemetry_commands
 from paqett.client import ApiProblem, Client, Device, Row, Unreachable
 from paqett.db import Connection
 from paqett.principals import SCOPES
@@ -132,8 +132,9 @@ def run(served, monkeypatch, tmp_path, capsys):  # type: ignore[no-untyped-def]
     monkeypatch.setenv("PAQETT_CLIENT__KEY_FILE", str(key_file))
     monkeypatch.setenv("PAQETT_PAQETT__DATA_DIR", str(tmp_path / "none"))
 
-    # the server runs in this process too
+    # the server runs in this process too, and notes a request after it has answered it
     monkeypatch.setenv("PAQETT_LOG__LEVEL", "error")
+    log.configure("error", "console", "test")
 
     def run(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
