@@ -21,8 +21,8 @@ import psycopg
 import pytest
 
 from paqett import db, migrate, retention
-from paqett.children import free_port
 from paqett.db import Connection
+from ports import free_port
 from support import at, create, drop, with_url
 
 T = TypeVar("T")

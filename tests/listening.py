@@ -10,9 +10,9 @@ import msgspec
 
 from paqett import app
 from paqett.app import utc_now
-from paqett.children import free_port
 from paqett.settings import Settings
 from paqett.web.server import serve
+from ports import free_port
 from support import with_url
 
 # two workers must not take one port between looking and binding

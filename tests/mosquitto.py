@@ -11,9 +11,10 @@ from pathlib import Path
 
 import gmqtt
 
-from paqett.children import die_with_parent, free_port
+from paqett.children import die_with_parent
 from paqett.mqtt.credentials import verifier
 from paqett.mqtt.publisher import Publisher
+from ports import free_port
 
 DEVICE, SECRET = "aDevice", "s" * 43
 READER = "reader"

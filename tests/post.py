@@ -19,10 +19,10 @@ from aiosmtpd.smtp import AuthResult
 import papers
 from paqett import app, db, jobs
 from paqett.app import Services
-from paqett.children import free_port
 from paqett.db import Connection
 from paqett.settings import Settings
 from paqett.worker import process
+from ports import free_port
 from support import with_url
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 
 from paqett.broker import server_files
-from paqett.children import die_with_parent, free_port
+from paqett.children import die_with_parent
 from paqett.settings import Settings
+from ports import free_port
 from support import with_url
 
 PASSWORD = "platform-" + "p" * 32

@@ -19,10 +19,10 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 from listening import PORT
 from paqett import app, db, sessions
-from paqett.children import free_port
 from paqett.sessions import Opening
 from paqett.web.server import serve
 from people import CHEAP_HASHES
+from ports import free_port
 from support import with_url
 
 HERE = Path(__file__).parent / "pages"

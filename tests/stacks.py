@@ -25,7 +25,7 @@ import psycopg
 
 import leaks
 from paqett import migrate
-from paqett.children import die_with_parent, free_port
+from paqett.children import die_with_parent
 from paqett.db import Connection
 from paqett.local import fleet, postgres
 from paqett.local.fleet import SimDevice
@@ -33,6 +33,7 @@ from paqett.local.state import State
 from paqett.mqtt.publisher import Publisher
 from paqett.plans import load_plans
 from paqett.settings import load
+from ports import free_port
 from support import in_database
 
 PAQETT = [sys.executable, "-m", "paqett"]

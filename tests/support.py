@@ -17,11 +17,11 @@ from psycopg import sql
 
 import leaks
 from paqett import db
-from paqett.children import free_port
 from paqett.db import Connection
 from paqett.local import postgres
 from paqett.mqtt.credentials import new_device_id, new_secret, verifier
 from paqett.settings import Settings, load
+from ports import free_port
 
 IMAGE = "timescale/timescaledb:2.23.0-pg17"
 

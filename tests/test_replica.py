@@ -15,12 +15,13 @@ import psycopg
 import pytest
 
 from paqett import app, db, keys, migrate, replica
-from paqett.children import free_port, give, service_user
+from paqett.children import give, service_user
 from paqett.local import postgres
 from paqett.principals import SCOPES
 from paqett.replica import Readers
 from paqett.settings import Settings
 from paqett.web.server import create_app
+from ports import free_port
 from support import Tenant, _roomy, at, create, in_database, make_tenant, own_cluster, with_url
 
 

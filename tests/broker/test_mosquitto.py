@@ -15,12 +15,13 @@ import msgspec
 import pytest
 
 from paqett.broker import files
-from paqett.children import die_with_parent, free_port, give, service_user
+from paqett.children import die_with_parent, give, service_user
 from paqett.errors import ConfigurationError
 from paqett.mqtt.consumer import Consumer, Message
 from paqett.mqtt.credentials import matches, verifier, writer_client_id
 from paqett.mqtt.publisher import Publisher
 from paqett.settings import Settings, load
+from ports import free_port
 
 DEADLINE_S = 60.0
 

@@ -22,13 +22,14 @@ from listening import PORT
 from paqett import db, pauses
 from paqett.broker import files, following, mosquitto, record
 from paqett.broker.record import Event
-from paqett.children import free_port, give, service_user
+from paqett.children import give, service_user
 from paqett.db import Connection
 from paqett.errors import ConfigurationError
 from paqett.mqtt.consumer import Consumer, Message
 from paqett.mqtt.credentials import verifier, writer_client_id
 from paqett.mqtt.publisher import Publisher
 from paqett.settings import Settings
+from ports import free_port
 from support import Tenant, in_database, with_url
 
 DEADLINE_S = 60.0

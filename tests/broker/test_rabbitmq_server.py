@@ -18,7 +18,6 @@ import pytest
 
 from listening import PORT, process
 from paqett.broker import management, rabbitmq
-from paqett.children import free_port
 from paqett.local.packets import connect_packet
 from paqett.mqtt import clearing
 from paqett.mqtt.closing import close_client
@@ -26,6 +25,7 @@ from paqett.mqtt.consumer import Consumer, Message
 from paqett.mqtt.credentials import verifier, writer_client_id
 from paqett.mqtt.publisher import Publisher
 from paqett.settings import Settings
+from ports import free_port
 from rabbit import Rabbit, program
 from support import Tenant
 

@@ -16,9 +16,10 @@ import pytest
 import papers
 from listening import PORT, process
 from paqett import db, keys
-from paqett.children import die_with_parent, free_port
+from paqett.children import die_with_parent
 from paqett.settings import Settings
 from people import CHEAP_HASHES, new_person
+from ports import free_port
 from support import make_tenant, with_url
 
 ROOT = Path(__file__).parents[2]

@@ -20,13 +20,14 @@ from listening import PORT
 from paqett.app import utc_now
 from paqett.billing import client as billing
 from paqett.broker import files
-from paqett.children import die_with_parent, free_port, give, service_user
+from paqett.children import die_with_parent, give, service_user
 from paqett.doctor.findings import Finding
 from paqett.doctor.others import examine_others
 from paqett.local.fake_stripe.server import Server
 from paqett.mqtt import probe
 from paqett.plans import load_plans
 from paqett.settings import Settings, load
+from ports import free_port
 from post import Office, Post, certificate
 
 NOT_TRIED = "broker rules"

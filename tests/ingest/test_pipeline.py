@@ -16,12 +16,12 @@ import pytest
 
 from mosquitto import DEVICE, READER, SECRET, Broker
 from paqett import migrate
-from paqett.children import free_port
 from paqett.ingest import metrics, process
 from paqett.ingest.spool import Spool
 from paqett.local import postgres
 from paqett.mqtt.publisher import Publisher
 from paqett.settings import Settings
+from ports import free_port
 from support import in_database, with_url
 
 BASE_US = time.time_ns() // 1000 - 60_000_000

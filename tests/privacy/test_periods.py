@@ -11,9 +11,9 @@ import pytest
 
 from aged import ROWS, put
 from paqett import register
-from paqett.children import free_port
 from paqett.local import logs, postgres
 from paqett.worker import mail, process
+from ports import free_port
 from post import Postman
 from support import make_tenant
 

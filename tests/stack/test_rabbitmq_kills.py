@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from paqett import db, migrate
-from paqett.children import die_with_parent, free_port
+from paqett.children import die_with_parent
 from paqett.local import fleet, postgres, simulate, torture
 from paqett.local.fleet import SimDevice
 from paqett.plans import load_plans
 from paqett.settings import load
+from ports import free_port
 from rabbit import Rabbit, program
 from stacks import PAQETT, Ingest, private_folder, until
 from support import in_database, with_url

@@ -12,12 +12,12 @@ import pytest
 
 from listening import PORT, process
 from paqett import app, db, keys
-from paqett.children import free_port
 from paqett.passwords import Hasher
 from paqett.principals import SCOPES
 from paqett.settings import Settings
 from paqett.web.server import create_app
 from people import CHEAP_HASHES
+from ports import free_port
 from support import with_url
 
 

@@ -17,9 +17,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from listening import Listening, listening, process
 from paqett import db, keys
-from paqett.children import free_port
 from paqett.errors import ConfigurationError
 from paqett.web.listener import Protocol, listen
+from ports import free_port
 from support import make_tenant, with_url
 
 QUICK = {"PAQETT_HTTP__REQUEST_TIMEOUT_S": "0.5"}

@@ -12,7 +12,7 @@ from pathlib import Path
 import papers
 from listening import PORT, Listening, process
 from paqett import certificates
-from paqett.children import free_port
+from ports import free_port
 from support import with_url
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"

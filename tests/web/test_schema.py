@@ -20,10 +20,10 @@ from schemathesis.specs.openapi import checks
 from schemathesis.specs.openapi.adapter import v2, v3_0, v3_1
 
 from paqett import app
-from paqett.children import free_port
 from paqett.passwords import Hasher
 from paqett.web.server import serve
 from people import CHEAP_HASHES, PASSWORD, new_person
+from ports import free_port
 from support import with_url
 
 

@@ -6,10 +6,10 @@ import httpx
 import pytest
 
 from paqett import app, migrate
-from paqett.children import free_port
 from paqett.errors import ConfigurationError
 from paqett.web.listener import check_listener, check_ops_listener
 from paqett.web.server import create_app
+from ports import free_port
 from support import with_url
 
 AWAY = "postgresql://nobody:x@127.0.0.1:{port}/none"

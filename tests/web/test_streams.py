@@ -16,9 +16,9 @@ from listening import PORT, process
 from paqett import db
 from paqett.broker import record
 from paqett.broker.record import Event
-from paqett.children import free_port
 from paqett.web import live, streams
 from people import new_person
+from ports import free_port
 from support import Tenant, make_tenant
 
 Heard = tuple[str, dict[str, Any]]

@@ -5,12 +5,12 @@ import asyncio
 import httpx
 
 from paqett import app
-from paqett.children import free_port
 from paqett.flush.door import Door
 from paqett.flush.writer import Writer
 from paqett.plans import load_plans
 from paqett.readings.directory import Directory
 from paqett.web.server import create_app
+from ports import free_port
 from support import with_url
 
 
