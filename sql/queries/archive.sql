@@ -3,8 +3,8 @@
 
 -- name: archive_state
 -- Whose archive it is, where the account's readings stand, and how far back they may be read.
-SELECT account.email, account.tier, account.moving_from,
-       greatest(%(now)s - tier.retention, account.readable_from) AS oldest
+SELECT account.email, account.tier, account.moving_from, account.readable_from,
+       %(now)s - tier.retention AS expired
 FROM account JOIN tier ON tier.name = account.tier WHERE account.id = %(account)s;
 
 -- name: archive_series

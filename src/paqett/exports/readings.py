@@ -56,7 +56,7 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 class Readings:
-    """An account's readings in the tiers they stand in, from `oldest` on."""
+    """An account's readings in the tiers they stand in, each from its oldest readable one on."""
 
     def __init__(
         self, begin: Transaction, account_id: int, form: Form, state: dict[str, Any],
@@ -64,8 +64,7 @@ class Readings:
     ) -> None:  # fmt: skip
         self._begin, self._account, self._form = begin, account_id, form
         self.email: str = state["email"]
-        self._oldest: datetime = state["oldest"]
-        self._tiers = [tier for tier in (state["tier"], state["moving_from"]) if tier is not None]
+        self._oldest = _oldest(state)
         self._series = {one.id: one for one in series}
         self._flags = frozenset(one.id for one in series if one.kind == "boolean")
         self._middles = {one.id: _middle(form, one) for one in series}
@@ -88,11 +87,11 @@ class Readings:
         """Where a table has chunks, oldest first; while a move is open, in both tiers."""
         found = []
         async with self._begin() as conn:
-            for tier in self._tiers:
+            for tier, oldest in self._oldest.items():
                 values = {"table": f"telemetry_{tier}{suffix}"}
                 for row in await (await conn.execute(query("unscoped_chunks"), values)).fetchall():
-                    if row["to"] > self._oldest:
-                        start = max(row["from"], self._oldest)
+                    if row["to"] > oldest:
+                        start = max(row["from"], oldest)
                         found.append((start, row["to"], tier))
         for number, (start, end, tier) in enumerate(sorted(found), 1):
             yield Stretch(tier, start, end, number / len(found))
@@ -171,6 +170,16 @@ async def look(begin: Transaction, account_id: int, form: Form, now: datetime) -
         raise NotFound("There is no such account.")
     series = [msgspec.convert(row, Series) for row in found]
     return Readings(begin, account_id, form, state, series)
+
+
+def _oldest(state: dict[str, Any]) -> dict[str, datetime]:
+    """By tier. While a move is open `readable_from` holds for the one that is left: what comes late
+    to the new one may be older."""
+    expired: datetime = state["expired"]
+    kept = max(expired, state["readable_from"])
+    if state["moving_from"] is None:
+        return {state["tier"]: kept}
+    return {state["tier"]: expired, state["moving_from"]: kept}
 
 
 def _middle(form: Form, series: Series) -> str:
