@@ -21,6 +21,7 @@ STORES = {
     "spool": "readings",  # replayed within moments, and then of no known device
     "broker_passwords": "rows",  # the broker writes it anew when devices go
     "broker_state": "broker",
+    "broker_server": "broker",
     "exports": "files",
     "mail_files": "files",
     "session_cookie": "rows",
