@@ -61,16 +61,17 @@ async def process(
     async with app.services(settings, "test", clock) as services:
         running = asyncio.create_task(serve(services, stop))
         try:
-            await _answering(settings.http.port, running)
+            await answering(settings.http.port, running)
             yield Listening(settings.http.port, stop)
         finally:
             stop.set()
             await running
 
 
-async def _answering(port: int, running: asyncio.Task[None]) -> None:
+async def answering(port: int, running: asyncio.Task[None] | None = None) -> None:
+    """Return once something listens there; raises what ended it before."""
     for _ in range(500):
-        if running.done():
+        if running is not None and running.done():
             await running
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -79,4 +80,4 @@ async def _answering(port: int, running: asyncio.Task[None]) -> None:
         else:
             writer.close()
             return
-    raise AssertionError("the listener never came up")
+    raise AssertionError(f"nothing ever listened on {port}")

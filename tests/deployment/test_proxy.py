@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 import papers
-from listening import PORT, process
+from listening import PORT, answering, process
 from paqett import db, keys
 from paqett.children import die_with_parent
 from paqett.settings import Settings
@@ -91,23 +91,11 @@ async def serving(proxy: Proxy, url: str) -> AsyncIterator[Settings]:
     async with process(settings):
         front = await asyncio.to_thread(proxy.start)
         try:
-            await _answers(proxy.tls_port)
+            await answering(proxy.tls_port)
             yield settings
         finally:
             front.terminate()
             await asyncio.to_thread(front.wait, 20)
-
-
-async def _answers(port: int) -> None:
-    for _ in range(500):
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(0.02)
-        else:
-            writer.close()
-            return
-    raise AssertionError("nginx never came up")
 
 
 def test_nginx_has_nothing_to_complain_of(proxy: Proxy) -> None:

@@ -1,54 +1,34 @@
 """One system under load: its highest rate, and what a kill in the middle costs it."""
 
-import json
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import AbstractContextManager, suppress
 from threading import Event, Thread
 from typing import Any
 
 import psutil
 import psycopg
 
-from paqett.children import die_with_parent
 from paqett.local import flooding, postgres
 from paqett.local.flood import Job
 from suite.rivals.system import System
-from suite.stand import BENCHMARKS, BenchmarkError, Stand
+from suite.stand import BENCHMARKS, Stand
 
 _PATIENT_S = 10.0  # without a message for so long, what is missing will not come
 _COUNT_EVERY_S = 0.2
 _DOWN_S = 1.0  # between the kill and the start, as a supervisor would do it
 
 
-@contextmanager
-def publishing(system: System, each: int, rate: float = 0.0) -> Iterator[subprocess.Popen[bytes]]:
+def publishing(
+    system: System, each: int, rate: float = 0.0
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """The fleet, connected and ready, with `each` messages of each device."""
     made = system.made
     job = Job(
         devices=[(device.id, device.secret) for device in made.devices],
         port=made.ports["plain"], messages=each, shape=system.shape, rate=rate,
     )  # fmt: skip
-    child = subprocess.Popen(
-        [sys.executable, "-m", "suite.rivals.fleet", system.form], cwd=BENCHMARKS, bufsize=0,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=die_with_parent(signal.SIGKILL),
-    )  # fmt: skip
-    try:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        child.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
-        if child.stdout.readline() != b"ready\n":
-            raise BenchmarkError("the fleet did not start")
-        with child.stdin, child.stdout:
-            yield child
-            child.wait(30)
-    finally:
-        child.kill()
-        child.wait()
+    return flooding.flooding(job, ("suite.rivals.fleet", system.form), BENCHMARKS)
 
 
 class _Stored:

@@ -5,9 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Protocol
 
 from paqett.children import die_with_parent
@@ -36,10 +37,15 @@ class Progress(Protocol):
 
 
 @contextmanager
-def flooding(job: Job) -> Iterator[subprocess.Popen[bytes]]:
-    """The fleet's process, connected and ready; killed if the run fails. Raises `FloodFailed`."""
+def flooding(
+    job: Job, program: Sequence[str] = ("paqett.local.flood",), folder: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The fleet's process, connected and ready; killed if the run fails. Raises `FloodFailed`.
+
+    `program` is its module and what that is given, run in `folder` or in the current one.
+    """
     child = subprocess.Popen(
-        [sys.executable, "-m", "paqett.local.flood"],
+        [sys.executable, "-m", *program], cwd=folder,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
         preexec_fn=die_with_parent(signal.SIGKILL),
     )  # fmt: skip
