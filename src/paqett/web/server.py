@@ -1,6 +1,7 @@
 """The Litestar applications, and the process that serves them."""
 
 import asyncio
+import gc
 from typing import Any
 
 from litestar import Litestar
@@ -126,6 +127,9 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
     if lacking := shipped.missing():
         _logger.warning("pages do without scripts that `make setup` brings", missing=lacking)
     app = create_app(services)
+    # routes and schemas stay, and an answer's rows are part of no cycle: look rarely
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     servers = [listen(app, settings, settings.http.host, settings.http.port, tls=True)]
     if settings.ops.port:
         ops = create_ops_app(services)
