@@ -26,6 +26,8 @@ _reads = Counter(
     "Where telemetry was read while a replica is set.",
     ["source"],
 )
+for _source in ("primary", "replica"):  # a rate of what is not there yet is no number
+    _reads.labels(_source)
 _lag = Gauge("paqett_database_replica_lag_bytes", "What the replica had not replayed yet, last.")
 _AWAY_S = 5.0
 _BEHIND_S = 1.0
