@@ -14,7 +14,7 @@ GIVEN = {
     "PAQETT_BROKER__AUTH_SECRET": "a" * 40,
     "PAQETT_BROKER__AUTH_URL": "https://paqett.example.org/",
     "PAQETT_BROKER__MANAGEMENT_URL": "http://127.0.0.1:15673",
-    "PAQETT_MQTT__PASSWORD": "platform",
+    "PAQETT_MQTT__PASSWORD": "platform" + "p" * 32,
 }
 
 
@@ -66,7 +66,7 @@ def test_emqx_asks_the_same_and_fixes_devices_client_ids() -> None:
     assert "no_match = deny" in text
     assert text.count("{") == text.count("}")
     assert text.count("[") == text.count("]")
-    assert lines("emqx", "users.csv")[1] == "paqett.ingest,platform,true"
+    assert lines("emqx", "users.csv")[1] == f"paqett.ingest,platform{'p' * 32},true"
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,14 @@ def test_emqx_asks_the_same_and_fixes_devices_client_ids() -> None:
         ({"PAQETT_BROKER__AUTH_SECRET": "a/" * 20}, "auth_secret"),
         ({"PAQETT_MQTT__PASSWORD": "two words # and a comment"}, r"mqtt\.password"),
         ({"PAQETT_MQTT__PASSWORD": ""}, r"mqtt\.password"),
+        ({"PAQETT_MQTT__PASSWORD": "p" * 31}, r"mqtt\.password needs 32"),
+        ({"PAQETT_MQTT__USERNAME": "ingest"}, r"mqtt\.username needs a dot"),
+        ({"PAQETT_BROKER__AUTH_URL": "http://api.example.org"}, "https beyond loopback"),
+        ({"PAQETT_BROKER__AUTH_URL": "ftp://127.0.0.1"}, "auth_url"),
+        ({"PAQETT_BROKER__AUTH_URL": "https://name:word@127.0.0.1"}, "address alone"),
+        ({"PAQETT_BROKER__AUTH_URL": "http://127.0.0.1/\nlog.level = debug"}, "address alone"),
+        ({"PAQETT_BROKER__AUTH_CA_FILE": ""}, "auth_ca_file"),
+        ({"PAQETT_BROKER__AUTH_CA_FILE": "/ca.pem\nlog.level = debug"}, "auth_ca_file"),
         ({"PAQETT_BROKER__MANAGEMENT_URL": ""}, "management_url"),
         ({"PAQETT_BROKER__MANAGEMENT_URL": "http://broker.example.org:15672"}, "https"),
         ({"PAQETT_MQTT__SHARE_GROUP": "g"}, "shared subscriptions"),
@@ -87,6 +95,26 @@ def test_emqx_asks_the_same_and_fixes_devices_client_ids() -> None:
 def test_what_would_not_be_safe_is_refused(more: dict[str, str], told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         server_files.render(chosen(**more))
+
+
+def test_whoever_is_asked_over_tls_must_prove_who_they_are() -> None:
+    conf = dict(line.split(" = ") for line in lines("rabbitmq", "rabbitmq.conf"))
+    assert conf["auth_http.ssl_options.verify"] == "verify_peer"
+    assert conf["auth_http.ssl_options.cacertfile"] == "/etc/ssl/certs/ca-certificates.crt"
+    assert conf["auth_http.ssl_options.hostname_verification"] == "wildcard"
+    own = {"PAQETT_BROKER__AUTH_CA_FILE": "/etc/own.pem"}
+    emqx = [line.strip() for line in lines("emqx", "emqx.conf", **own)]
+    asks = 'ssl { enable = true, verify = verify_peer, cacertfile = "/etc/own.pem" }'
+    assert emqx.count(asks) == 2
+    here = {"PAQETT_BROKER__AUTH_URL": "http://[::1]:8080"}
+    assert not any("ssl" in line for line in lines("rabbitmq", "rabbitmq.conf", **here))
+    assert not any("verify" in line for line in lines("emqx", "emqx.conf", **here))
+
+
+def test_plain_http_to_the_api_beyond_this_machine_is_an_explicit_choice() -> None:
+    plain = {"PAQETT_BROKER__AUTH_URL": "http://api:8080", "PAQETT_HTTP__ALLOW_PLAIN": "true"}
+    found = lines("rabbitmq", "rabbitmq.conf", **plain)
+    assert f"auth_http.user_path = http://api:8080/hooks/broker/{'a' * 40}/user" in found
 
 
 def test_the_command_writes_files_that_only_their_owner_reads(
