@@ -1,5 +1,6 @@
 """RabbitMQ's and EMQX's configuration, filled in from the settings."""
 
+import re
 import stat
 from pathlib import Path
 
@@ -62,11 +63,32 @@ def test_emqx_asks_the_same_and_fixes_devices_client_ids() -> None:
     assert f'url = "{base}/user"' in text
     assert f'url = "{base}/topic"' in text
     assert 'body { username = "${username}", password = "${password}" }' in text
-    assert "zones.devices.mqtt.use_username_as_clientid = true" in text
+    assert "use_username_as_clientid = true" in text.split("mqtt {")[1], "at every listener"
+    assert "zones.platform.mqtt.use_username_as_clientid = false" in text
+    platform = 'listeners.tcp.platform { bind = "127.0.0.1:1884", zone = platform }'
+    assert platform in text
+    assert text.count("zone = platform") == 1
     assert "no_match = deny" in text
     assert text.count("{") == text.count("}")
     assert text.count("[") == text.count("]")
     assert lines("emqx", "users.csv")[1] == f"paqett.ingest,platform{'p' * 32},true"
+
+
+def test_emqx_opens_nothing_by_what_it_is_shipped_with() -> None:
+    found = lines("emqx", "emqx.conf")
+    for kind in ("ssl", "ws", "wss"):
+        assert f"listeners.{kind}.default.enable = false" in found
+    assert '  listeners.http.bind = "127.0.0.1:15673"' in found
+    assert f'  default_password = "{GIVEN["PAQETT_MQTT__PASSWORD"]}"' in found
+    (cookie,) = [line for line in found if line.startswith("node.cookie")]
+    assert re.fullmatch(r'node\.cookie = "[0-9a-f]{64}"', cookie)
+    another = lines("emqx", "emqx.conf", PAQETT_BROKER__AUTH_SECRET="b" * 40)
+    assert cookie not in another
+    tls = {
+        "PAQETT_BROKER__TLS_PORT": "8883", "PAQETT_BROKER__TLS_CERT_FILE": "/c.pem",
+        "PAQETT_BROKER__TLS_KEY_FILE": "/k.pem",
+    }  # fmt: skip
+    assert "  bind = 8883" in lines("emqx", "emqx.conf", **tls)
 
 
 @pytest.mark.parametrize(

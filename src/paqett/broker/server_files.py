@@ -1,5 +1,6 @@
 """Configuration of a broker that the operator runs: templates in `config/`, filled in."""
 
+import hmac
 import re
 from pathlib import Path
 from string import Template
@@ -153,13 +154,15 @@ def _rabbitmq(settings: Settings) -> dict[str, object]:
 
 def _emqx(settings: Settings) -> dict[str, object]:
     broker = settings.broker
-    tls = ""
+    tls = "listeners.ssl.default.enable = false\n"  # it listens everywhere, unless told otherwise
     if broker.tls_port:
         cert, key = _certificate(settings)
         tls = _EMQX_TLS.format(port=broker.tls_port, cert=cert, key=key)
     values = _common(settings)
     ask = _EMQX_ASKS_TLS.format(ca=broker.auth_ca_file) if _by_tls(values) else ""
-    return values | {"tls": tls, "auth_tls": ask}
+    cookie = hmac.digest(broker.auth_secret.encode(), b"emqx's cookie", "sha256").hex()
+    port = urlsplit(broker.management_url).port or 18083
+    return values | {"tls": tls, "auth_tls": ask, "cookie": cookie, "management_port": port}
 
 
 def _by_tls(values: dict[str, object]) -> bool:
@@ -176,7 +179,6 @@ _EMQX_ASKS_TLS = 'ssl {{ enable = true, verify = verify_peer, cacertfile = "{ca}
 _EMQX_TLS = """\
 listeners.ssl.default {{
   bind = {port}
-  zone = devices
   ssl_options {{ certfile = "{cert}", keyfile = "{key}", versions = ["tlsv1.3", "tlsv1.2"] }}
 }}
 """
