@@ -327,7 +327,7 @@ def test_where_connections_are_looked_up_a_late_sign_in_is_known_by_its_time(
         (f"mqtt-subscription-{writer_client_id('p')}-{'0' * 8}qos1", "paqett"),
         ("mqtt-subscription-dev1qos1", "paqett-devices"),
         (f"mqtt-subscription-{'d' * 16}qos0", "paqett-devices"),
-        (f"mqtt-subscription-{'r' * 22}qos1", "paqett-passing"),
+        ("mqtt-subscription-Zm9vYmFyYmF6cXV4MTIzNAqos1", "paqett-passing"),
         (f"mqtt-subscription-{'0' * 32}qos0", "paqett-passing"),
         ("mqtt-will-dev1", "paqett-passing"),
         ("mqtt-subscription-paqett-events-0123456789abcdefqos0", None),
@@ -386,4 +386,14 @@ def test_a_management_api_that_refuses_says_so_without_a_secret(settings: Settin
             await management.prepare()
 
     with pytest.raises(ManagementAway, match="PUT is answered 401"):
+        asyncio.run(work())
+
+
+def test_what_answers_in_the_management_apis_place_ends_nothing_of_ours(settings: Settings) -> None:
+    async def work() -> None:
+        page = httpx.MockTransport(lambda _: httpx.Response(200, text="<html>It works!"))
+        async with Management(settings, page) as management:
+            await management.connections()
+
+    with pytest.raises(ManagementAway, match="no JSON"):
         asyncio.run(work())

@@ -50,7 +50,9 @@ def test_a_device_signs_in_with_its_secret_and_a_client_id_of_its_own(broker, de
         assert await signs_in() == "allow"
         assert await signs_in(client_id="") == "allow"
         assert await signs_in(client_id="Zm9vYmFyYmF6cXV4MTIzNA") == "allow"
-        assert await signs_in(client_id="livingroom") == "deny"
+        for name in ("livingroom", "esp32-livingroom-temp1", "LivingRoom-Temperature", "0" * 22):
+            assert await signs_in(client_id=name) == "deny", "somebody else may think of it too"
+        assert await signs_in(client_id="0123456789abcdef" * 2) == "allow"
         assert await signs_in(secret="wrong") == "deny"
         assert await signs_in(secret="") == "deny"
         for user in ("", "nobody", "paqett.ingest", "' OR true --", device + "\n"):
@@ -73,7 +75,7 @@ def test_a_device_may_make_up_few_client_ids_a_minute_whose_sessions_it_leaves_b
                 permission="configure",
             )  # fmt: skip
 
-        names = [f"{number:022}" for number in range(11)]
+        names = [f"aB{number:018}xA" for number in range(11)]
         assert [await begins(name) for name in names] == ["allow"] * 10 + ["deny"]
         assert await begins(names[0]) == "allow", "one of them again"
         assert await begins("dev1") == "allow", "its own id has one session"

@@ -92,7 +92,7 @@ class Management:
 
     async def connections(self) -> list[Open]:
         """Those that are open now, whosesoever they are."""
-        return [_open(found) for found in (await self._ask("GET", "/api/connections")).json()]
+        return [_open(found) for found in await self._told("/api/connections")]
 
     async def close_users(self, users: Iterable[str]) -> None:
         """End every connection of these."""
@@ -104,6 +104,13 @@ class Management:
 
     async def _delete(self, paths: Iterable[str]) -> None:
         await asyncio.gather(*(self._ask("DELETE", path) for path in paths))
+
+    async def _told(self, path: str, **more: Any) -> Any:
+        answer = await self._ask("GET", path, **more)
+        try:
+            return answer.json()
+        except ValueError:
+            raise ManagementAway("broker.management_url: what answers speaks no JSON") from None
 
     async def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:
