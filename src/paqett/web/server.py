@@ -20,7 +20,7 @@ from paqett.web.account import AccountController, SessionController
 from paqett.web.alerts import AlertController, AlertRuleController
 from paqett.web.api_keys import ApiKeyController
 from paqett.web.billing import BillingController, get_plan, stripe_webhook
-from paqett.web.broker import broker_asks
+from paqett.web.broker import Judge, broker_asks
 from paqett.web.channels import ChannelController
 from paqett.web.deletion import DeletionController
 from paqett.web.devices import DeviceController
@@ -103,6 +103,7 @@ def create_app(services: Services) -> Litestar:
     writer = Writer(settings.database, "api ingest", Directory(services.plans), _FLUSH_TIMEOUT_S)
     app.state.door = Door(writer)
     app.state.hub = Hub(settings.database)
+    app.state.broker = Judge(services)
     return app
 
 
