@@ -99,7 +99,7 @@ def commands(
     parser: argparse.ArgumentParser | None = None, name: str = "paqett"
 ) -> Iterator[tuple[str, str, list[argparse.Action]]]:
     """Each command's name, what it does, and what it takes."""
-    for choice, command, about in _below(parser or cli._parser()):
+    for choice, command, about in _below(parser or cli.parser()):
         if any(_below(command)):
             yield from commands(command, f"{name} {choice}")
         else:

@@ -51,7 +51,7 @@ def postgresql_conf(text: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_each_process_has_a_command_and_settings_that_there_are(name: str) -> None:
-    cli._parser().parse_args(SERVICES[name]["command"][1:])
+    cli.parser().parse_args(SERVICES[name]["command"][1:])
     settings = settings_of(name)
     assert settings.database.url.startswith("postgresql://")
     check_listener(settings.http)

@@ -91,7 +91,7 @@ def test_each_process_comes_back_and_starts_behind_what_it_needs(process: str) -
     unit = directives(f"paqett-{process}.service")
     (command,) = unit["ExecStart"]
     assert command == f"/opt/paqett/bin/paqett {process}"
-    cli._parser().parse_args(command.split()[1:])
+    cli.parser().parse_args(command.split()[1:])
     assert unit["Restart"] == ["always"]
     assert unit["StartLimitIntervalSec"] == ["0"], "it never gives up"
     assert unit["Type"] == ["exec"], "the program notifies nobody"

@@ -46,7 +46,7 @@ def is_a_target(text: str) -> None:
 
 
 def parses(text: str) -> None:
-    cli._parser().parse_args(words(text)[1:])
+    cli.parser().parse_args(words(text)[1:])
 
 
 def is_composed(text: str) -> None:
@@ -77,7 +77,7 @@ def looks_right(text: str) -> None:
 def may_be_asked(found: list[str]) -> None:
     names = [Path(word).name for word in found]
     if "paqett" in names and names[0] not in ("install", "runuser"):
-        cli._parser().parse_args(found[names.index("paqett") + 1 :])
+        cli.parser().parse_args(found[names.index("paqett") + 1 :])
 
 
 UNRUN = [

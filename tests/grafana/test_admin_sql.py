@@ -11,7 +11,7 @@ from psycopg import errors
 
 from door import Door, message
 from grafana_support import SECRETS, Server
-from paqett import cli
+from paqett import cli, log
 from support import Tenant, make_tenant
 
 PAGE = (Path(__file__).parents[2] / "docs" / "admin-sql.md").read_text()
@@ -155,7 +155,7 @@ def _printed(
 ) -> Any:
     monkeypatch.setenv("PAQETT_DATABASE__URL", place.url)
     # it would keep this test's own standard error for the tests after it
-    monkeypatch.setattr(cli.log, "configure", lambda *_: None)
+    monkeypatch.setattr(log, "configure", lambda *_: None)
     assert cli.main(["admin", *argv, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 

@@ -3,12 +3,14 @@
 import argparse
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from paqett import backups, register
+from paqett import backups
 from paqett.app import services
+from paqett.cli.commands import JSON, Commands, arg, flag
+from paqett.cli.running import on_its_own
+from paqett.register import load as load_register
 from paqett.settings import Settings
 from paqett.worker import erasure
 from paqett.worker.erasure import Reapplied
@@ -23,30 +25,27 @@ class Restored(msgspec.Struct, frozen=True):
     erased_again: Reapplied
 
 
-def flags(commands: Any) -> list[argparse.ArgumentParser]:
+def register(actions: Commands) -> None:
     """The three commands."""
-    backup = commands.add_parser("backup", help="write the whole database into a file")
-    backup.add_argument("--to", type=Path, help="a folder; default: backup.folder")
-    backup.set_defaults(run=_backup)
-    restore = commands.add_parser(
-        "restore", help="bring the database back from a backup, without what was erased since"
-    )
-    restore.add_argument("file", type=Path)
-    restore.add_argument(
-        "--replace", action="store_true",
-        help="where the database exists: keep it under another name",
+    actions.add(
+        "backup", on_its_own(_backup), "write the whole database into a file",
+        arg("--to", type=Path, help="a folder; default: backup.folder"), JSON,
     )  # fmt: skip
-    restore.set_defaults(run=_restore)
-    reapply = commands.add_parser(
-        "reapply-erasures", help="after a restore: erase again what was erased since the backup"
-    )
-    reapply.set_defaults(run=_reapply)
-    return [backup, restore, reapply]
+    actions.add(
+        "restore", on_its_own(_restore),
+        "bring the database back from a backup, without what was erased since",
+        arg("file", type=Path),
+        flag("--replace", "where the database exists: keep it under another name"), JSON,
+    )  # fmt: skip
+    actions.add(
+        "reapply-erasures", on_its_own(_reapply),
+        "after a restore: erase again what was erased since the backup", JSON,
+    )  # fmt: skip
 
 
 async def _backup(settings: Settings, arguments: argparse.Namespace) -> backups.Backup:
     folder = arguments.to or settings.backup_dir
-    kept = register.load().period("backups")
+    kept = load_register().period("backups")
     return backups.make(settings.database, folder, datetime.now(UTC), kept)
 
 

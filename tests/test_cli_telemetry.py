@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from listening import listening
-from paqett import cli, keys, log, telemetry_commands
+from paqett import cli, keys, log
+from paqett.cli import telemetry
 from paqett.client import ApiProblem, Client, Device, Row, Unreachable
 from paqett.db import Connection
 from paqett.principals import SCOPES
@@ -195,7 +196,7 @@ def test_export_writes_the_whole_range_or_no_file(run, client, served, tmp_path)
 def test_export_in_batches_of_devices_has_one_heading(run, client, served, monkeypatch) -> None:
     for device in served.devices:
         client.send(device, readings(5))
-    monkeypatch.setattr(telemetry_commands, "_MOST_DEVICES", 1)
+    monkeypatch.setattr(telemetry, "_MOST_DEVICES", 1)
     code, out, err = run("export", "--from", HOUR.isoformat(), "--quiet")
     shown = out.splitlines()
     assert (code, len(shown), err) == (0, 11, "")
@@ -235,8 +236,8 @@ def test_a_terminal_sees_how_far_it_is(monkeypatch) -> None:
             return True
 
     screen = Terminal()
-    monkeypatch.setattr(telemetry_commands, "_SHOWN_EVERY_S", -1.0)
-    progress = telemetry_commands.Progress(HOUR, HOUR + timedelta(hours=2), screen=screen)
+    monkeypatch.setattr(telemetry, "_SHOWN_EVERY_S", -1.0)
+    progress = telemetry.Progress(HOUR, HOUR + timedelta(hours=2), screen=screen)
     middle = (HOUR + timedelta(hours=1)).isoformat().replace("+00:00", "Z")
     progress.add(f"time,device,metric,value\n{middle},d,t,1.0\n{HOUR.isoformat()[:9]}".encode())
     assert " 50%  2 lines, 0.0 MB" in screen.getvalue()
@@ -246,6 +247,6 @@ def test_a_terminal_sees_how_far_it_is(monkeypatch) -> None:
 
 
 def test_a_table_moves_no_cursor() -> None:
-    text = telemetry_commands.table(["metric", "value"], [{"metric": "a\x1b[2J", "value": None}])
+    text = telemetry.table(["metric", "value"], [{"metric": "a\x1b[2J", "value": None}])
     assert "\x1b" not in text
     assert text.split() == ["metric", "value", "a\\x1b[2J", "-"]

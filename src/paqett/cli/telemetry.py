@@ -15,6 +15,8 @@ from typing import Any, BinaryIO, TextIO
 
 import msgspec
 
+from paqett.cli.commands import JSON, Commands, arg, flag
+from paqett.cli.output import say, write
 from paqett.client import Client, Row
 from paqett.errors import ConfigurationError
 from paqett.local import state
@@ -27,28 +29,33 @@ _TIME = re.compile(rb"\d{4}-\d\d-\d\dT[0-9:.]+Z(?=[,\"])")
 _QUERY = ("metrics", "from", "to", "bucket", "agg", "tz", "fill", "points", "order")
 
 
-def flags(query: argparse.ArgumentParser, export: argparse.ArgumentParser) -> None:
-    """The flags of both commands."""
-    for command in (query, export):
-        command.add_argument("devices", nargs="*", metavar="DEVICE", help="its id; none: all")
-        command.add_argument("--tag", help="instead of ids: the devices with this tag")
-        command.add_argument("--metrics", help="names separated by commas; default: all")
-        command.add_argument("--from", help="RFC 3339 or relative like -24h (the default)")
-        command.add_argument("--to", help="the same; default: open")
-        command.add_argument("--bucket", help="10s, 5m, 1h, 1d, 1w, 1mo; default: raw readings")
-        command.add_argument("--points", type=int, help="at most so many buckets of a metric")
-        command.add_argument("--agg", help="avg,min,max,sum,count,first,last,p50,p95")
-        command.add_argument("--tz", help="where days begin, like Europe/Berlin")
-        command.add_argument("--fill", choices=("none", "null", "previous"))
-        command.add_argument("--order", choices=("asc", "desc"))
-        command.add_argument("--url", help="the API's address; default: client.url, or what is up")
-        command.add_argument("--key-file", type=Path, help="a file with the API key")
-    query.add_argument("--limit", type=int, default=1000, help="rows to show at most")
-    query.add_argument("--csv", action="store_true", help="print CSV")
-    query.add_argument("--json", action="store_true", help="print JSON")
-    export.add_argument("--output", type=Path, help="a file, whole or not at all; default: stdout")
-    export.add_argument("--json", action="store_true", help="NDJSON instead of CSV")
-    export.add_argument("--quiet", action="store_true", help="no progress")
+def register(commands: Commands) -> None:
+    """Reading, with an API key, from wherever the API is reached."""
+    asked = (
+        arg("devices", nargs="*", metavar="DEVICE", help="its id; none: all"),
+        arg("--tag", help="instead of ids: the devices with this tag"),
+        arg("--metrics", help="names separated by commas; default: all"),
+        arg("--from", help="RFC 3339 or relative like -24h (the default)"),
+        arg("--to", help="the same; default: open"),
+        arg("--bucket", help="10s, 5m, 1h, 1d, 1w, 1mo; default: raw readings"),
+        arg("--points", type=int, help="at most so many buckets of a metric"),
+        arg("--agg", help="avg,min,max,sum,count,first,last,p50,p95"),
+        arg("--tz", help="where days begin, like Europe/Berlin"),
+        arg("--fill", choices=("none", "null", "previous")),
+        arg("--order", choices=("asc", "desc")),
+        arg("--url", help="the API's address; default: client.url, or what is up"),
+        arg("--key-file", type=Path, help="a file with the API key"),
+    )
+    commands.add(
+        "query", _query, "show readings of an account, with its API key", *asked,
+        arg("--limit", type=int, default=1000, help="rows to show at most"),
+        flag("--csv", "print CSV"), JSON,
+    )  # fmt: skip
+    commands.add(
+        "export", _export, "write a whole range of readings to a file", *asked,
+        arg("--output", type=Path, help="a file, whole or not at all; default: stdout"),
+        flag("--json", "NDJSON instead of CSV"), flag("--quiet", "no progress"),
+    )  # fmt: skip
 
 
 def with_times(words: Iterable[str]) -> list[str]:
@@ -62,7 +69,7 @@ def with_times(words: Iterable[str]) -> list[str]:
     return joined
 
 
-def query(settings: Settings, arguments: argparse.Namespace) -> int:
+def _query(settings: Settings, arguments: argparse.Namespace) -> int:
     """Show rows as a table, JSON or CSV; what is beyond the limit is said on standard error."""
     with _client(settings, arguments) as client:
         asked = _asked(arguments)
@@ -74,17 +81,17 @@ def query(settings: Settings, arguments: argparse.Namespace) -> int:
     plain = map(msgspec.to_builtins, rows)
     shown = [{name: row.get(name) for name in columns} for row in plain]
     if arguments.json:
-        print(json.dumps(shown))  # noqa: T201 - what the command is for
+        write(json.dumps(shown))
     elif arguments.csv:
         _write_csv(columns, shown, sys.stdout)
     else:
-        print(table(columns, shown))  # noqa: T201
+        write(table(columns, shown))
     if more:
-        _say(f"the first {len(rows)} rows; more follow (--limit, or paqett export)")
+        say(f"the first {len(rows)} rows; more follow (--limit, or paqett export)")
     return 0
 
 
-def export(settings: Settings, arguments: argparse.Namespace) -> int:
+def _export(settings: Settings, arguments: argparse.Namespace) -> int:
     """Write the whole range as CSV or NDJSON. Raises `Unreachable` where it breaks off."""
     form = "ndjson" if arguments.json else "csv"
     with _client(settings, arguments) as client, _output(arguments.output) as output:
@@ -274,7 +281,3 @@ def _write_csv(columns: list[str], rows: list[dict[str, Any]], output: TextIO) -
 
 def _plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, bool) else value
-
-
-def _say(text: str) -> None:
-    print(f"paqett: {text}", file=sys.stderr)  # noqa: T201 - the command's own voice
