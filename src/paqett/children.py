@@ -44,7 +44,7 @@ def free_port(wanted: int, taken: tuple[int, ...] = ()) -> int:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("0.0.0.0", port))  # noqa: S104 - nothing listens
+                probe.bind(("", port))
             except OSError:
                 continue
             return port
