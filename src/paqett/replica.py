@@ -7,7 +7,7 @@ and takes the replica only once that has replayed as much, on the connection it 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Self
 
 import msgspec
@@ -82,12 +82,15 @@ class Readers:
         if self._replica is not None:
             await self._replica.close()
 
-    @asynccontextmanager
-    async def statements(self) -> AsyncIterator[Connection]:
+    def statements(self) -> AbstractAsyncContextManager[Connection]:
         """A connection on which every statement is a transaction of its own, and writes nothing.
 
         Raises `Unavailable` while no database can be reached, `QueryCanceled` at the timeout.
         """
+        return db.statements(self._primary) if self._replica is None else self._of_either()
+
+    @asynccontextmanager
+    async def _of_either(self) -> AsyncIterator[Connection]:
         async with AsyncExitStack() as stack:
             conn = await self._up_to_date(stack)
             if conn is None:

@@ -26,6 +26,7 @@ from suite.load import Load, drive
 from suite.measured import SINGLE, sized
 from suite.stand import Stand
 
+_WARM_S = 5.0  # of a load, before anything is measured beside it
 MOST, ADDED_MS, EXPORT, GROWTH, BUSY = 1.3, 1.0, 0.8, 1.2, 2.0  # the bars
 
 
@@ -156,9 +157,9 @@ class _Ingest:
         self.seen: dict[str, Any] = {}
 
     def during(self, work: Callable[[], Any], seconds: float) -> Any:
-        """What `work` gives, done meanwhile. Raises where the load failed or ended before it."""
+        """What `work` gives, done once the load has run for a while. Raises where it failed."""
         rate, begun, failed = self.highest / 2, Event(), []
-        load = Load(SINGLE, round(rate * seconds), rate=rate)
+        load = Load(SINGLE, round(rate * (seconds + _WARM_S)), rate=rate)
 
         def publish() -> None:
             try:
@@ -170,6 +171,7 @@ class _Ingest:
         thread = Thread(target=publish, daemon=True)
         thread.start()
         begun.wait()
+        time.sleep(_WARM_S)
         done = work()
         in_time = thread.is_alive()
         thread.join()

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any
 
 from litestar import Request
@@ -24,21 +23,33 @@ async def while_there(request: Request[Any, Any, State], work: Coroutine[Any, An
 
     The request's body must have been read. Raises `ClientGone`, and what `work` raises.
     """
-    working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_left(request))
+    working = asyncio.current_task()
+    assert working is not None  # noqa: S101 - a coroutine runs in a task
+    watch = _Watch(working)
+    leaving = asyncio.create_task(watch.run(request))
     try:
-        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        leaving.result()
-        raise ClientGone("The client went away.")
+        return await work
+    except asyncio.CancelledError:
+        if watch.saw is None:
+            raise  # somebody else's doing
+        working.uncancel()
+        raise watch.saw from None
     finally:
         leaving.cancel()
-        working.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await working
 
 
-async def _left(request: Request[Any, Any, State]) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Cancels `working` when the client goes away; `saw` is why."""
+
+    def __init__(self, working: asyncio.Task[Any]) -> None:
+        self._working = working
+        self.saw: Exception | None = None
+
+    async def run(self, request: Request[Any, Any, State]) -> None:
+        try:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            self.saw = ClientGone("The client went away.")
+        except Exception as error:
+            self.saw = error
+        self._working.cancel()
