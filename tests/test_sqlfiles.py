@@ -59,14 +59,15 @@ def test_the_database_understands_a_query(query: Query, understanding: psycopg.C
             seen[name] = next(numbers)
         return f"${seen[name]}"
 
+    text = _PLACEHOLDER.sub(number, query.text).replace("%%", "%")
     tables = {"tier": "telemetry_own", "tier_text": "telemetry_own_text"}
     tables |= {"other": "telemetry_free", "other_text": "telemetry_free_text"}
-    text = query.text
     for name, table in tables.items():
         text = text.replace(f"{{{name}}}", table)
-    text = _PLACEHOLDER.sub(number, text).replace("%%", "%")
-    understanding.execute(f"PREPARE it AS {text}")
-    understanding.execute("DEALLOCATE it")
+    for form in sqlfiles.READING_FORMS if "{readings}" in text else sqlfiles.READING_FORMS[:1]:
+        whole = text.replace("{readings}", sqlfiles.readings_table("own", form))
+        understanding.execute(f"PREPARE it AS {whole}")
+        understanding.execute("DEALLOCATE it")
 
 
 @pytest.fixture(scope="module")
