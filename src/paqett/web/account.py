@@ -10,8 +10,8 @@ from litestar.params import FromPath, JSONBody
 from paqett import accounts, db, mails, passwords, sessions, throttle
 from paqett.accounts import PersonName, Profile
 from paqett.app import Services
-from paqett.devices import Page
 from paqett.erasure.closing import Closing
+from paqett.lists import Page
 from paqett.web import auth, deletion
 from paqett.web.sign_in import (
     Accepted,
