@@ -27,7 +27,7 @@ from paqett.local import logs as log_files
 from paqett.local import mail_watch, postgres, state, welcome
 from paqett.local.state import State
 from paqett.local.supervisor import Program, Supervisor, command
-from paqett.passwords import Hasher
+from paqett.passwords import hash_once
 from paqett.plans import load_plans
 from paqett.principals import SCOPES
 from paqett.settings import Settings
@@ -256,17 +256,10 @@ async def _first_account(settings: Settings, current: State, owner_url: str) -> 
             await _make_account(conn, settings, current)
         if not current.account_password:
             password = secrets.token_urlsafe(12)
-            await accounts.set_password(conn, current.account_id, await _hashed(settings, password))
+            hashed = await hash_once(settings.auth, password)
+            await accounts.set_password(conn, current.account_id, hashed)
             await accounts.set_operator(conn, current.account_id, operator=True)
             current.account_password = password
-
-
-async def _hashed(settings: Settings, password: str) -> str:
-    hasher = Hasher(settings.auth)
-    try:
-        return await hasher.hash(password)
-    finally:
-        hasher.close()
 
 
 async def _make_account(conn: db.Connection, settings: Settings, current: State) -> None:

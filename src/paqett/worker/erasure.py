@@ -16,7 +16,7 @@ from paqett import accounts, devices, jobs, log, mail_transport, moves
 from paqett.app import Services
 from paqett.billing import sync as billing
 from paqett.billing.problems import BillingNotSetUp
-from paqett.db import transaction
+from paqett.db import Connection, transaction
 from paqett.erasure import closing, steps, sweep, tombstones
 from paqett.erasure.receipts import Receipt
 from paqett.erasure.steps import Work
@@ -40,6 +40,7 @@ _NOT_SET_UP = (
     "Stripe was not reached, since billing is no longer set up here: the customer there remains."
 )
 _Step = Callable[[Services, Work], Awaitable[None]]
+_EraseSome = Callable[[Connection, Work], Awaitable[bool]]
 
 
 def register(app: App, services: Services) -> None:
@@ -190,10 +191,15 @@ def _drop_exports(services: Services, account_id: int) -> int:
 
 
 async def _drop_rows(services: Services, work: Work) -> None:
+    await _drop_all(services, work, steps.erase_rows)
+
+
+async def _drop_all(services: Services, work: Work, erase: _EraseSome) -> None:
+    """Some in each transaction, until none is left."""
     more = True
     while more:
         async with transaction(services.pool) as conn:
-            more = await steps.erase_rows(conn, work)
+            more = await erase(conn, work)
 
 
 async def _finish(services: Services, work: Work) -> None:
@@ -214,10 +220,7 @@ async def _finish(services: Services, work: Work) -> None:
 
 
 async def _drop_refusals(services: Services, work: Work) -> None:
-    more = True
-    while more:
-        async with transaction(services.pool) as conn:
-            more = await steps.erase_refusals(conn, work)
+    await _drop_all(services, work, steps.erase_refusals)
 
 
 async def _finish_device(services: Services, work: Work) -> None:
