@@ -27,9 +27,9 @@ from paqett.local.postgres import find_binaries
 from suite import form, tables
 
 PARTS = (
-    "ceiling", "broker", "end_to_end", "latency", "memory", "series", "duplicates", "transport",
-    "profile", "sign_in", "alerts", "reading", "export_all", "moves", "pages",
-    "storm", "capacity",
+    "ceiling", "broker", "end_to_end", "newer_broker", "latency", "memory", "series",
+    "duplicates", "transport", "profile", "sign_in", "alerts", "reading", "export_all",
+    "moves", "pages", "storm", "capacity",
 )  # fmt: skip
 BY_NAME = ("compare", "soak")
 """Run where they are named: one installs other people's programs, one takes half an hour."""
@@ -40,13 +40,14 @@ def _first_line(*command: str) -> str:
     return (done.stdout or done.stderr).partition("\n")[0].strip()
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+def machine(mosquitto: str | None) -> dict[str, Any]:
+    """What the figures were measured on; with another Mosquitto than its own where one is given."""
     cpu = "unknown"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             cpu = line.partition(":")[2].strip()
-    mosquitto = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    path = os.environ.get("PATH", "") + ":/usr/sbin"
+    mosquitto = mosquitto or shutil.which("mosquitto", path=path)
     return {
         "cores": os.cpu_count(),
         "cpu": cpu,
@@ -69,7 +70,7 @@ def measure(part: str, chosen: form.Form) -> bool:
         "part": part,
         "form": chosen.name,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
+        "machine": machine(chosen.mosquitto if part == "newer_broker" else None),
         **result,
     }
     _keep(part, result, report.folder(chosen.name))
@@ -97,13 +98,15 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
     parser.add_argument("--quick", action="store_true", help="a few seconds of load each")
     parser.add_argument("--py-spy", default=shutil.which("py-spy"), help="for the profile")
+    parser.add_argument("--mosquitto", help="another one, for newer_broker")
     arguments = parser.parse_args()
     parts = arguments.only.split(",")
     known = PARTS + BY_NAME
     if unknown := set(parts) - set(known):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     signal.signal(signal.SIGTERM, _stop)
-    chosen = (form.quick if arguments.quick else form.full)(arguments.py_spy)
+    length = form.quick if arguments.quick else form.full
+    chosen = length(arguments.py_spy, arguments.mosquitto)
     failed = [part for part in parts if not measure(part, chosen)]
     report.draw(report.folder(chosen.name))
     if chosen.name == "full":

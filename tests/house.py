@@ -98,8 +98,8 @@ class House:
         async def work(conn: Connection) -> Rule:
             row = await (
                 await conn.execute(
-                    "SELECT id, email, plan, tier, moving_from, readable_from FROM account"
-                    " WHERE id = %s",
+                    "SELECT id, email, plan, tier, moving_from, readable_from, retention"
+                    " FROM account JOIN tier ON tier.name = tier WHERE id = %s",
                     (self.account_id,),
                 )
             ).fetchone()

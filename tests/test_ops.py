@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -17,10 +18,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from structlog.testing import capture_logs
 
 from paqett import app, dashboards, db, keys, migrate, ops, tracing
-from paqett.errors import ConfigurationError
+from paqett.errors import ConfigurationError, Unavailable
 from paqett.principals import SCOPES
 from paqett.web.server import create_app
-from paqett.worker import figures
+from paqett.worker import figures, process
 from support import Tenant, at, in_database, with_url
 
 
@@ -66,6 +67,44 @@ def test_a_loop_that_does_not_turn_is_neither_ready_nor_alive() -> None:
     assert ask(health, "/readyz")[1]["status"] == "ready"
 
 
+def test_a_loop_that_hangs_shows_in_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Ticking()
+    monkeypatch.setattr(ops, "health", ops.Health(clock))
+    assert "\npaqett_process_alive 1.0\n" in ask(ops.health, "/metrics")[1]
+    clock.now += 31
+    assert "\npaqett_process_alive 0.0\n" in ask(ops.health, "/metrics")[1]
+
+
+def test_what_retention_cannot_drop_stays_overdue_and_keeps_no_other_tier_waiting(
+    database_url: str, owner: Tenant
+) -> None:
+    def told() -> dict[str, float]:
+        rows = re.findall(
+            r'paqett_tier_overdue{tier="(\w+)"} (\S+)', ask(ops.health, "/metrics")[1]
+        )
+        return {tier: float(value) for tier, value in rows}
+
+    async def watch() -> None:
+        async with app.services(with_url(database_url), "test") as services:
+            await process.watch_retention(services)
+
+    with psycopg.connect(database_url) as conn:
+        for tier in ("free", "own"):
+            conn.execute(
+                f"INSERT INTO telemetry_{tier} VALUES (now() - interval '400 days', %s, 1, 1)",
+                (owner.account_id,),
+            )
+        conn.execute(f"ALTER DATABASE {conn.info.dbname} SET lock_timeout = '0.2s'")
+        conn.commit()
+        conn.execute("SELECT time FROM telemetry_free")
+        with pytest.raises(Unavailable):
+            asyncio.run(watch())
+        assert told() == {"free": 1, "own": 0, "paid": 0}
+        conn.rollback()
+    asyncio.run(watch())
+    assert told() == {"free": 0, "own": 0, "paid": 0}
+
+
 def test_a_role_may_look_at_what_its_process_tells(bare_database_url: str, server_url: str) -> None:
     in_database(bare_database_url, migrate.migrate)
     name = bare_database_url.rpartition("/")[2]
@@ -88,7 +127,7 @@ def test_a_role_may_look_at_what_its_process_tells(bare_database_url: str, serve
 
 
 def test_the_operators_dashboard_is_not_given_to_accounts() -> None:
-    assert "operators.json" not in dashboards.shipped()
+    assert not {"operators.json", "paqett-prometheus.yaml"} & dashboards.shipped().keys()
     assert "overview.json" in dashboards.shipped()
 
 

@@ -11,11 +11,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 import psycopg
 import pytest
 
+from grafana_support import Server, signed_in
 from paqett import app, db, keys, migrate, replica
 from paqett.children import give, service_user
+from paqett.errors import Unavailable
 from paqett.local import postgres
 from paqett.principals import SCOPES
 from paqett.replica import Readers
@@ -190,7 +193,7 @@ def test_reads_go_on_while_the_replica_is_away_and_return_to_it(pair: Pair) -> N
 def test_many_readers_ask_the_primary_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, really = [], Readers.position
 
-    async def position(self: Readers) -> int:
+    async def position(self: Readers) -> replica.Place:
         asked.append(1)
         return await really(self)
 
@@ -214,3 +217,135 @@ def test_a_server_that_is_no_replica_is_never_taken_for_one(pair: Pair) -> None:
     before = replica._reads.labels("primary")._value.get()
     asyncio.run(work())
     assert replica._reads.labels("primary")._value.get() == before + 3
+
+
+@pytest.mark.parametrize("part", ["system", "timeline", "database"])
+def test_a_replica_of_something_else_is_not_read_however_far_it_is(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    really = Readers.position
+
+    async def position(self: Readers) -> replica.Place:
+        place = await really(self)
+        return msgspec.structs.replace(place, position=1, **{part: getattr(place, part) + 1})
+
+    async def work() -> None:
+        async with Readers(pair.settings().database, "test") as readers:
+            await until_source(readers, "replica")
+            monkeypatch.setattr(Readers, "position", position)
+            assert {await source(readers) for _ in range(3)} == {"primary"}
+
+    asyncio.run(work())
+
+
+def test_a_database_that_was_put_in_the_place_of_another_is_not_read_by_old_connections(
+    pair: Pair,
+) -> None:
+    """As a restore does: it keeps the old one under another name."""
+    there = pair.url.rpartition("/")[0]
+
+    def say(*statements: str) -> None:
+        with psycopg.connect(f"{there}/postgres", autocommit=True) as conn:
+            for statement in statements:
+                conn.execute(statement)  # type: ignore[call-overload]
+
+    def settings() -> Settings:
+        return with_url(
+            f"{there}/renamed",
+            PAQETT_DATABASE__REPLICA_URL=at(pair.standby.url, "renamed"),
+            PAQETT_DATABASE__REPLICA_WAIT_S="5",
+        )
+
+    async def name(readers: Readers) -> str:
+        async with readers.statements() as conn:
+            row = await (await conn.execute("SELECT current_database() AS name")).fetchone()
+            return str(row and row["name"])
+
+    async def work() -> None:
+        async with Readers(settings().database, "test") as readers:
+            await until_source(readers, "replica")
+            say(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'renamed'",
+                "ALTER DATABASE renamed RENAME TO renamed_old",
+                "CREATE DATABASE renamed TEMPLATE template0",
+            )
+            async with asyncio.timeout(30):
+                while await available(readers) != "replica":  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert await name(readers) == "renamed"
+
+    async def available(readers: Readers) -> str:
+        """Connections that were ended are noticed at their next use."""
+        try:
+            found = await source(readers)
+            assert await name(readers) == "renamed", "never the old one's rows"
+        except Unavailable:
+            return "neither"
+        return found
+
+    say("CREATE DATABASE renamed TEMPLATE template0")
+    asyncio.run(work())
+
+
+def test_a_read_that_the_replica_broke_off_is_not_sent_there_again(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "_AWAY_S", 60)
+
+    async def too_long(readers: Readers) -> None:
+        async with readers.statements() as conn:
+            await conn.execute("SET statement_timeout = 10")
+            try:
+                await conn.execute("SELECT pg_sleep(1)")
+            finally:
+                await conn.close()  # the next one has its own timeout
+
+    async def broken_off(readers: Readers) -> None:
+        async with readers.statements() as conn:
+            pair.standby.say(f"SELECT pg_terminate_backend({conn.info.backend_pid})")
+            await conn.execute("SELECT 1")
+
+    async def work() -> None:
+        async with Readers(pair.settings().database, "test") as readers:
+            await until_source(readers, "replica")
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                await too_long(readers)
+            assert await source(readers) == "replica", "it would take as long elsewhere"
+            with pytest.raises(Unavailable):
+                await broken_off(readers)
+            assert {await source(readers) for _ in range(3)} == {"primary"}
+
+    asyncio.run(work())
+
+
+def test_a_replica_shows_an_accounts_sql_login_nothing(pair: Pair) -> None:
+    """There it is neither watched nor ended in time, and what was erased may still stand."""
+    login = Server(pair.url, "paqett", pair.settings()).login(pair.tenant)
+    there = msgspec.structs.replace(login, port=urlsplit(pair.standby.url).port)
+    with signed_in(login) as conn:
+        assert len(conn.execute("SELECT * FROM grafana.devices").fetchall()) == 2
+
+    async def replayed() -> None:
+        async with Readers(pair.settings().database, "test") as readers:
+            await until_source(readers, "replica")
+
+    asyncio.run(replayed())
+    with signed_in(there) as conn:
+        for view in ("telemetry", "latest", "devices", "series"):
+            with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="primary alone"):
+                conn.execute(f"SELECT * FROM grafana.{view}")  # type: ignore[call-overload]
+        everything = conn.execute("SELECT schema_to_xml('public', true, true, '')").fetchone()
+        assert everything is not None
+        assert pair.tenant.devices[0] not in str(everything[0])
+
+
+def test_a_promoted_replica_is_one_no_more(pair: Pair) -> None:
+    async def work() -> None:
+        async with Readers(pair.settings().database, "test") as readers:
+            await until_source(readers, "replica")
+            assert pair.standby.say("SELECT pg_promote()")
+            assert {await source(readers) for _ in range(5)} == {"primary"}
+        async with Readers(pair.settings().database, "test") as readers:
+            assert await source(readers) == "primary"
+
+    asyncio.run(work())

@@ -271,7 +271,7 @@ def of(part: str, result: Result) -> str:
     """The tables of a part's result."""
     if "skipped" in result:
         return f"Skipped: {result['skipped']}."
-    if part == "end_to_end":
+    if part in ("end_to_end", "newer_broker"):
         return rates(result) + "\n\n" + cores(result["figures"])
     tables = {
         "alerts": alerts,

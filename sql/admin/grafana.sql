@@ -12,6 +12,17 @@ DROP VIEW IF EXISTS grafana.telemetry, grafana.latest, grafana.devices, grafana.
 DROP FUNCTION IF EXISTS grafana_inside.my_series(), grafana_inside.my_devices(),
     grafana_inside.my_latest(), grafana_inside.has_number(int, timestamptz);
 
+-- Logins are ended, watched and erased at the primary, and a replica may be behind: it shows nothing.
+CREATE OR REPLACE FUNCTION grafana_inside.at_primary() RETURNS boolean
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF pg_is_in_recovery() THEN
+        RAISE EXCEPTION 'SQL logins of accounts read from the primary alone'
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    RETURN true;
+END $$;
+
 -- The login's series, each with where its readings stand and how far back they may be read, in its
 -- own tier and in the one they move from.
 CREATE FUNCTION grafana_inside.my_series() RETURNS TABLE (
@@ -29,7 +40,7 @@ CREATE FUNCTION grafana_inside.my_series() RETURNS TABLE (
     JOIN tier AS t ON t.name = a.tier
     JOIN series AS s ON s.account_id = a.id
     JOIN device AS d ON d.id = s.device_id
-    WHERE l.role = session_user::text
+    WHERE l.role = session_user::text AND grafana_inside.at_primary()
 $$;
 
 CREATE FUNCTION grafana_inside.my_devices() RETURNS TABLE (
@@ -44,7 +55,7 @@ CREATE FUNCTION grafana_inside.my_devices() RETURNS TABLE (
     FROM sql_login AS l
     JOIN device AS d ON d.account_id = l.account_id
     CROSS JOIN LATERAL device_status(d, now()) AS s
-    WHERE l.role = session_user::text
+    WHERE l.role = session_user::text AND grafana_inside.at_primary()
 $$;
 
 -- The newest reading of each of the login's series: one look into the index each, in the tables of
@@ -67,7 +78,7 @@ BEGIN
         AS place (tier, oldest)
     CROSS JOIN (VALUES ('', 'value, NULL::text AS text'), ('_text', 'NULL::float8, value'))
         AS form (suffix, columns)
-    WHERE l.role = session_user::text AND place.tier IS NOT NULL;
+    WHERE l.role = session_user::text AND place.tier IS NOT NULL AND grafana_inside.at_primary();
     IF looks IS NOT NULL THEN
         RETURN QUERY EXECUTE
             'SELECT r.time, s.device, s.thing_name, s.metric, s.kind, s.unit, r.value, r.text'

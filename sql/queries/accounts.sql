@@ -3,11 +3,13 @@
 INSERT INTO account (email, plan, tier, email_verified_at, policy_told)
 VALUES (%(email)s, %(plan)s, %(tier)s, now(), %(policy_told)s)
 ON CONFLICT DO NOTHING
-RETURNING id, email, plan, tier, moving_from, readable_from, disabled_at, closing_at;
+RETURNING id, email, plan, tier, moving_from, readable_from, disabled_at, closing_at,
+          (SELECT retention FROM tier WHERE tier.name = account.tier);
 
 -- name: find_account
 -- One account by its number or its address, for the operator's command line.
-SELECT id, email, plan, tier, moving_from, readable_from, disabled_at, closing_at FROM account
+SELECT id, email, plan, tier, moving_from, readable_from, retention, disabled_at, closing_at
+FROM account JOIN tier ON tier.name = account.tier
 WHERE id::text = %(account)s OR lower(email) = lower(%(account)s);
 
 -- name: unscoped_accounts

@@ -14,6 +14,10 @@ CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) A
 WHERE n.nspname IN ('_timescaledb_functions', '_timescaledb_internal')
   AND acl.grantee = 0 AND acl.privilege_type = 'EXECUTE';
 
+-- name: unscoped_wait_no_longer
+-- For the rest of a transaction: how long a statement may take, and wait for a table; no tenant's data.
+SELECT set_config('statement_timeout', %(statement)s::text, true), set_config('lock_timeout', %(lock)s::text, true);
+
 -- name: unscoped_server_clock
 -- The database's own time; no tenant's data.
 SELECT clock_timestamp() AS now;

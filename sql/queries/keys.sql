@@ -25,8 +25,9 @@ DELETE FROM api_key WHERE account_id = %(account)s AND id = %(key)s RETURNING na
 -- The key tells which account it is: before this nothing is known but its hash.
 SELECT api_key.id AS key_id, api_key.scopes, api_key.device_ids, api_key.expires_at,
        api_key.last_used_at, account.id, account.email, account.plan, account.tier,
-       account.moving_from, account.readable_from, account.disabled_at, account.closing_at
-FROM api_key JOIN account ON account.id = api_key.account_id
+       account.moving_from, account.readable_from, tier.retention, account.disabled_at,
+       account.closing_at
+FROM api_key JOIN account ON account.id = api_key.account_id JOIN tier ON tier.name = account.tier
 WHERE api_key.hash = %(hash)s;
 
 -- name: note_key_use
@@ -37,8 +38,9 @@ WHERE account_id = %(account)s AND id = %(key)s;
 -- name: unscoped_find_device
 -- A device that signs in tells which account it is by its secret.
 SELECT device.verifier, device.secret_used_at, account.id, account.email, account.plan,
-       account.tier, account.moving_from, account.readable_from, account.disabled_at, account.closing_at
-FROM device JOIN account ON account.id = device.account_id
+       account.tier, account.moving_from, account.readable_from, tier.retention,
+       account.disabled_at, account.closing_at
+FROM device JOIN account ON account.id = device.account_id JOIN tier ON tier.name = account.tier
 WHERE device.id = %(device)s;
 
 -- name: note_secret_use

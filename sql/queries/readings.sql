@@ -9,22 +9,17 @@ FROM account JOIN tier ON tier.name = account.tier
 WHERE account.id = %(account)s;
 
 -- name: read_series
--- Where the account's readings stand at this moment, how far back they may be read, which of the
--- named devices are its own, and their series, as arrays: many series cost far less than as rows.
-SELECT account.tier, account.moving_from, account.readable_from, tier.retention,
-       (SELECT array_agg(id) FROM device WHERE account_id = account.id AND id = ANY (%(devices)s)),
-       found.*
-FROM account JOIN tier ON tier.name = account.tier CROSS JOIN LATERAL (
-    SELECT array_agg(id), array_agg(device_id), array_agg(metric), array_agg(kind),
-           array_agg(unit), array_agg(mixed)
-    FROM (
-        SELECT id, device_id, metric, kind, unit, mixed FROM series
-        WHERE account_id = account.id AND device_id = ANY (%(devices)s)
-          AND (%(metrics)s::text[] IS NULL OR metric = ANY (%(metrics)s))
-        ORDER BY device_id, metric
-    ) AS series
-) AS found
-WHERE account.id = %(account)s;
+-- Which of the named devices are the account's own, and their series, as arrays: many series cost far
+-- less than as rows.
+SELECT (SELECT array_agg(id) FROM device WHERE account_id = %(account)s AND id = ANY (%(devices)s)),
+       array_agg(id), array_agg(device_id), array_agg(metric), array_agg(kind), array_agg(unit),
+       array_agg(mixed)
+FROM (
+    SELECT id, device_id, metric, kind, unit, mixed FROM series
+    WHERE account_id = %(account)s AND device_id = ANY (%(devices)s)
+      AND (%(metrics)s::text[] IS NULL OR metric = ANY (%(metrics)s))
+    ORDER BY device_id, metric
+) AS found;
 
 -- name: read_numbers_asc
 -- A page of the account's numbers and booleans, oldest first, where they stand in one tier.
@@ -182,6 +177,25 @@ FROM unnest((SELECT %(series)s::int[] FROM account WHERE id = %(account)s AND ti
            count(*) AS count, sum(value) FILTER (WHERE %(sums)s) AS sum,
            min(value) FILTER (WHERE %(extremes)s) AS min, max(value) FILTER (WHERE %(extremes)s) AS max,
            first(value, time) FILTER (WHERE %(ends)s) AS first, last(value, time) FILTER (WHERE %(ends)s) AS last
+    FROM {tier}
+    WHERE account_id = %(account)s AND series_id = s.id AND time >= %(from)s AND time < %(to)s
+    GROUP BY 1 ORDER BY 1
+) AS b
+WHERE %(after_time)s::timestamptz IS NULL
+   OR CASE WHEN %(descending)s THEN (b.bucket, s.id) < (%(after_time)s, %(after_series)s)
+           ELSE (b.bucket, s.id) > (%(after_time)s, %(after_series)s) END
+ORDER BY CASE WHEN %(descending)s THEN b.bucket END DESC,
+         CASE WHEN %(descending)s THEN s.id END DESC, b.bucket, s.id
+LIMIT %(limit)s;
+
+-- name: read_bucket_sums
+-- The same of the account's readings where counts, sums and averages are all that is asked for.
+SELECT b.bucket, s.id, b.count, b.sum
+FROM unnest((SELECT %(series)s::int[] FROM account WHERE id = %(account)s AND tier = %(tier)s
+            AND moving_from IS NOT DISTINCT FROM %(moving_from)s)) AS s (id) CROSS JOIN LATERAL (
+    SELECT CASE WHEN %(starts)s::timestamptz[] IS NULL THEN time_bucket(%(width)s::interval, time, %(origin)s::timestamptz)
+            ELSE (%(starts)s::timestamptz[])[width_bucket(time, %(starts)s::timestamptz[])] END AS bucket,
+           count(*) AS count, sum(value) AS sum
     FROM {tier}
     WHERE account_id = %(account)s AND series_id = s.id AND time >= %(from)s AND time < %(to)s
     GROUP BY 1 ORDER BY 1

@@ -8,8 +8,8 @@ VALUES (%(account)s, %(hash)s, %(method)s, %(now)s, %(now)s, %(now)s, %(expires)
 -- The cookie tells which account it is: before this nothing is known but its hash.
 SELECT session.id AS session_id, session.method, session.seen_at, session.authenticated_at,
        account.id, account.email, account.plan, account.tier, account.moving_from,
-       account.readable_from, account.disabled_at, account.closing_at
-FROM session JOIN account ON account.id = session.account_id
+       account.readable_from, tier.retention, account.disabled_at, account.closing_at
+FROM session JOIN account ON account.id = session.account_id JOIN tier ON tier.name = account.tier
 WHERE session.hash = %(hash)s AND session.expires_at > %(now)s AND session.seen_at > %(idle_since)s;
 
 -- name: note_session_seen

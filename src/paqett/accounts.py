@@ -1,6 +1,6 @@
 """Accounts: tenant and person, the unit of isolation, billing, export and erasure."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Annotated, Any
 from zoneinfo import available_timezones
@@ -25,9 +25,8 @@ PersonName = Annotated[
 
 
 class Account(msgspec.Struct, frozen=True):
-    """`tier` takes new readings; `moving_from` still holds some while a move is open.
-
-    Nothing older than `readable_from` is ever read.
+    """`tier` takes new readings and keeps them for `retention`; `moving_from` still holds some
+    while a move is open. Nothing older than `readable_from` is ever read.
     """
 
     id: int
@@ -36,8 +35,18 @@ class Account(msgspec.Struct, frozen=True):
     tier: str
     moving_from: str | None
     readable_from: datetime
+    retention: timedelta
     disabled_at: datetime | None = None
     closing_at: datetime | None = None
+
+    def oldest(self, now: datetime) -> datetime:
+        """Nothing older is read.
+
+        While a move is open `readable_from` holds for the tier that is left: what has expired there
+        never comes back, and what comes late to the new tier may be older.
+        """
+        expired = now - self.retention
+        return expired if self.moving_from else max(expired, self.readable_from)
 
 
 class Listed(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ ARCHIVE = "paqett-grafana.zip"
 # What needs no SQL login; everything else does.
 _HTTP = ("paqett-infinity.yaml", "paqett.yaml", "overview-http.json", "device-http.json")
 # Not for accounts: it is about the whole installation.
-_OPERATORS = ("operators.json",)
+_OPERATORS = ("operators.json", "paqett-prometheus.yaml")
 _VALUE = re.compile(r"\$\{(PAQETT_[A-Z_]+)\}")
 
 

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from psycopg import AsyncConnection, IsolationLevel, OperationalError, errors, sql
+from psycopg import AsyncConnection, IsolationLevel, OperationalError, ProgrammingError, errors, sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -23,11 +24,20 @@ _READING = (
 
 
 def require_url(settings: Database) -> str:
-    """The address of the database. Raises `ConfigurationError` where none is set."""
+    """The address of the database. Raises `ConfigurationError` where none is set, or for one that
+    cannot be read, of which nothing is repeated: its password may be what is wrong with it."""
     if not settings.url:
         raise ConfigurationError(
             "PAQETT_DATABASE__URL is not set; `make up` starts a database of its own"
         )
+    try:
+        conninfo_to_dict(settings.url)
+        conninfo_to_dict(settings.replica_url)
+    except ProgrammingError:
+        raise ConfigurationError(
+            "database.url or replica_url is no address of PostgreSQL's; in a password % : / @ ? #"
+            " are written as %25 %3A %2F %40 %3F %23"
+        ) from None
     return settings.url
 
 

@@ -80,6 +80,8 @@ class Health:
 
 health = Health()
 """This process's own."""
+_alive = Gauge("paqett_process_alive", "1 while the process's event loop turns.")
+_alive.set_function(lambda: health.alive)
 
 
 def note_schema(newer: list[str]) -> None:

@@ -12,7 +12,8 @@ from typing import Self
 
 import msgspec
 from prometheus_client import Counter, Gauge
-from psycopg import Error
+from psycopg import Error, OperationalError
+from psycopg.errors import QueryCanceled
 
 from paqett import db, log, pools
 from paqett.db import Connection
@@ -26,10 +27,32 @@ _reads = Counter(
     "Where telemetry was read while a replica is set.",
     ["source"],
 )
+for _source in ("primary", "replica"):  # a rate of what is not there yet is no number
+    _reads.labels(_source)
 _lag = Gauge("paqett_database_replica_lag_bytes", "What the replica had not replayed yet, last.")
 _AWAY_S = 5.0
 _BEHIND_S = 1.0
 _LOOK_AGAIN_S = 0.005
+
+
+class Place(msgspec.Struct, frozen=True):
+    """How far a server's log has got, in bytes, and whose log that is: positions of two servers are
+    comparable only where all the rest is the same."""
+
+    position: int
+    system: int
+    timeline: int
+    database: int
+
+    def lag_of(self, replica: "Place") -> int:
+        """What the replica has not replayed yet, in bytes. Raises `NoReplica`."""
+        if msgspec.structs.replace(replica, position=self.position) != self:
+            raise NoReplica("replica_url leads to no replica of this database")
+        return self.position - replica.position
+
+
+class NoReplica(Exception):
+    """What answers is not this database's replica: another one's, or one that was promoted."""
 
 
 class Readers:
@@ -68,8 +91,17 @@ class Readers:
         async with AsyncExitStack() as stack:
             conn = await self._up_to_date(stack)
             if conn is None:
-                conn = await stack.enter_async_context(db.statements(self._primary))
-            yield conn
+                yield await stack.enter_async_context(db.statements(self._primary))
+                return
+            try:
+                yield conn
+            except QueryCanceled:
+                raise
+            except OperationalError as error:
+                # it went away, or cancelled what stood in the way of its replay: whoever tries
+                # again is not to meet it again
+                self._rest(str(error).strip(), _AWAY_S)
+                raise
 
     async def _up_to_date(self, stack: AsyncExitStack) -> Connection | None:
         """The replica's, where it is there and has replayed what was committed by now."""
@@ -80,13 +112,17 @@ class Readers:
             return None
         try:
             async with asyncio.timeout(self._wait_s):
-                position = await self._position.now()
+                place = await self._position.now()
                 conn = await stack.enter_async_context(db.statements(self._replica))
-                while (lag := position - await _replayed(conn)) > 0:
+                while (lag := place.lag_of(await _replayed(conn))) > 0:
                     _lag.set(lag)
                     await asyncio.sleep(_LOOK_AGAIN_S)
         except TimeoutError:
             self._rest("behind, or does not answer", _BEHIND_S)
+        except NoReplica as error:
+            # a connection outlives the renaming of its database, as a restore does
+            await conn.close()
+            self._rest(str(error), _AWAY_S)
         except (Unavailable, Error) as error:
             self._rest(str(error).strip(), _AWAY_S)
         else:
@@ -111,11 +147,11 @@ class Readers:
                 _logger.info("telemetry is read from the replica again")
         self._told = why
 
-    async def position(self) -> int:
+    async def position(self) -> Place:
         """How far the primary's log has got."""
         async with db.statements(self._primary) as conn:
             row = await (await conn.execute(query("unscoped_log_position"))).fetchone()
-        return int(row["position"]) if row else 0
+        return msgspec.convert(row, Place)
 
 
 class _Position:
@@ -123,10 +159,10 @@ class _Position:
 
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
-        self._next: asyncio.Task[int] | None = None
+        self._next: asyncio.Task[Place] | None = None
         self._asking = asyncio.Lock()
 
-    async def now(self) -> int:
+    async def now(self) -> Place:
         """How far the primary's log has got, at this moment or later."""
         if self._next is None:
             self._next = asyncio.create_task(self._ask())
@@ -134,13 +170,15 @@ class _Position:
             self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._next)
 
-    async def _ask(self) -> int:
+    async def _ask(self) -> Place:
         async with self._asking:
             self._next = None  # who comes from now on may have seen more
             return await self._readers.position()
 
 
-async def _replayed(conn: Connection) -> int:
-    """How far the replica has got; 0 where it is none."""
+async def _replayed(conn: Connection) -> Place:
+    """How far the replica has got. Raises `NoReplica` for a server that is none."""
     row = await (await conn.execute(query("unscoped_log_replayed"))).fetchone()
-    return int(row["position"] or 0) if row else 0
+    if row is None or row["position"] is None:
+        raise NoReplica("replica_url leads to no replica")
+    return msgspec.convert(row, Place)

@@ -173,6 +173,7 @@ class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls_key_file: str
     max_packet_bytes: int
     auth_url: str
+    auth_ca_file: str
     auth_secret: str
     management_url: str
     management_key: str

@@ -226,7 +226,8 @@ def _account(house: Any) -> Any:
     from paqett.accounts import Account
 
     row = house.rows(
-        "SELECT id, email, plan, tier, moving_from, readable_from FROM account WHERE id = %s",
+        "SELECT id, email, plan, tier, moving_from, readable_from, retention FROM account"
+        " JOIN tier ON tier.name = tier WHERE id = %s",
         house.account_id,
     )[0]
     return Account(*row)

@@ -4,7 +4,8 @@ A real server is in test_rabbitmq_server.py; here its management API is one that
 """
 
 import asyncio
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -12,11 +13,11 @@ import psycopg
 import pytest
 
 from paqett import db
-from paqett.broker import emqx, following, rabbitmq
+from paqett.broker import emqx, following, management, rabbitmq
 from paqett.broker.management import Management, ManagementAway, Open
 from paqett.broker.rabbit_events import Watch
 from paqett.mqtt import access
-from paqett.mqtt.credentials import verifier
+from paqett.mqtt.credentials import verifier, writer_client_id
 from paqett.settings import Settings
 from support import Tenant, with_url
 
@@ -171,7 +172,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
         PAQETT_BROKER__KIND="rabbitmq",
         PAQETT_BROKER__MANAGEMENT_URL="http://127.0.0.1:1",
         PAQETT_BROKER__AUTH_SECRET="a" * 40,
-        PAQETT_MQTT__PASSWORD="p",
+        PAQETT_MQTT__PASSWORD="p" * 32,
         PAQETT_PAQETT__DATA_DIR=str(tmp_path),
     )
 
@@ -214,6 +215,140 @@ def test_whose_secret_changed_is_cut_off_even_if_that_was_another_life(
     asyncio.run(work())
 
 
+def created(device: str, name: str, at: datetime) -> dict[str, str]:
+    """What the broker says of a connection."""
+    return {"name": name, "user": device, "timestamp_in_ms": f"{at.timestamp() * 1000:.0f}"}
+
+
+class Watched:
+    """What looks after a broker, told by hand who comes; `round` is what it asks for then."""
+
+    def __init__(self, settings: Settings, management: Management, api: Server) -> None:
+        self.server = rabbitmq.Server(settings, management)
+        self.server._known, self.server._begun = {}, True
+        self._api, self._number = api, 0
+
+    def comes(self, device: str, at: datetime | None = None) -> None:
+        self._number += 1
+        name = f"203.0.113.7:{self._number} -> 192.0.2.1:1883"
+        self.server._hear(CREATED, created(device, name, at or datetime.now(UTC)))
+
+    def goes(self, device: str) -> None:
+        name = f"203.0.113.7:{self._number} -> 192.0.2.1:1883"
+        self.server._hear(CLOSED, created(device, name, datetime.now(UTC)))
+
+    async def round(self) -> list[str]:
+        await self.server._close_due()
+        asked, self._api.asked = self._api.asked, []
+        return [one for one in asked if one.startswith("DELETE")]
+
+
+def test_who_signs_in_with_a_new_secret_at_once_gets_in_in_the_end(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbitmq, "_LATE_SIGN_IN_S", 0.3)
+    api = Server()
+
+    async def work() -> list[list[str]]:
+        async with api.management(settings) as management:
+            watched = Watched(settings, management, api)
+            await watched.server.admit({"dev1": "old"})
+            watched.comes("dev1")
+            await watched.server.admit({"dev1": "new"})
+            rounds = []
+            for _ in range(8):
+                rounds.append(await watched.round())
+                if rounds[-1]:
+                    watched.goes("dev1")
+                    watched.comes("dev1")
+                await asyncio.sleep(0.1)
+            return rounds
+
+    rounds = asyncio.run(work())
+    close = ["DELETE /api/connections/username/dev1"]
+    assert rounds[:2] == [close, close], "it may have been let in by the old secret"
+    assert rounds[-2:] == [[], []]
+
+
+def test_a_sign_in_that_was_answered_long_ago_does_not_outlive_its_device(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbitmq, "_LATE_SIGN_IN_S", 0.0)
+    api = Server()
+
+    async def work() -> None:
+        async with api.management(settings) as management:
+            watched = Watched(settings, management, api)
+            await watched.server.admit({"dev1": "line", "dev2": "line"})
+            await watched.server.admit({"dev2": "line"})
+            close = ["DELETE /api/connections/username/dev1"]
+            assert await watched.round() == close
+            await asyncio.sleep(0.01)
+            watched.comes("dev1")
+            watched.comes("dev2")
+            assert await watched.round() == [], "too late to be known by the time"
+            await watched.server.admit({"dev2": "line"})
+            assert await watched.round() == close
+
+    asyncio.run(work())
+
+
+def test_where_connections_are_looked_up_a_late_sign_in_is_known_by_its_time(
+    settings: Settings, owner: Tenant
+) -> None:
+    api = Server()
+
+    async def work() -> None:
+        async with (
+            api.management(settings) as management,
+            await db.connect(settings.database, "test", autocommit=True) as conn,
+        ):
+            watched = Watched(settings, management, api)
+            await watched.server.admit({"dev1": "old", "dev2": "old"})
+            await watched.server.admit({"dev1": "new", "dev2": "new"})
+            assert len(await watched.round()) == 2
+            now = asyncio.get_running_loop().time() - 10
+            cut = datetime.now(UTC) - timedelta(seconds=10)
+            watched.server._late = dict.fromkeys(("dev1", "dev2"), (now, cut))
+            api.listed = [
+                {"name": FIRST, "user": "dev1", "connected_at": int(cut.timestamp() + 1) * 1000},
+                {"name": SECOND, "user": "dev2", "connected_at": int(cut.timestamp() + 8) * 1000},
+            ]
+            await watched.server._begin(conn)
+            assert await watched.round() == ["DELETE /api/connections/username/dev1"]
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("queue", "policy"),
+    [
+        (f"mqtt-subscription-{writer_client_id('p')}qos1", "paqett"),
+        (f"mqtt-subscription-{writer_client_id('p')}-{'0' * 8}qos1", "paqett"),
+        ("mqtt-subscription-dev1qos1", "paqett-devices"),
+        (f"mqtt-subscription-{'d' * 16}qos0", "paqett-devices"),
+        ("mqtt-subscription-Zm9vYmFyYmF6cXV4MTIzNAqos1", "paqett-passing"),
+        (f"mqtt-subscription-{'0' * 32}qos0", "paqett-passing"),
+        ("mqtt-will-dev1", "paqett-passing"),
+        ("mqtt-subscription-paqett-events-0123456789abcdefqos0", None),
+    ],
+)
+def test_sessions_that_a_device_leaves_behind_end_and_ingests_does_not(
+    queue: str, policy: str | None
+) -> None:
+    found = [
+        name for name, one in management._POLICIES.items() if re.search(str(one["pattern"]), queue)
+    ]
+    assert found == ([] if policy is None else [policy]), "only one may hold"
+    if policy == "paqett":
+        assert "expires" not in management._POLICIES[policy]["definition"]
+    elif policy is not None:
+        assert management._POLICIES[policy]["definition"]["expires"] <= 86_400_000
+    client = queue.removeprefix("mqtt-subscription-")[:-4]
+    if policy in ("paqett-devices", "paqett-passing") and queue.startswith("mqtt-subscription"):
+        assert access.is_own_client_id("dev1" if "dev1" in client else "d" * 16, client)
+
+
 def test_emqx_is_asked_for_every_page_and_kicks_by_client_id(settings: Settings) -> None:
     asked: list[str] = []
 
@@ -251,4 +386,14 @@ def test_a_management_api_that_refuses_says_so_without_a_secret(settings: Settin
             await management.prepare()
 
     with pytest.raises(ManagementAway, match="PUT is answered 401"):
+        asyncio.run(work())
+
+
+def test_what_answers_in_the_management_apis_place_ends_nothing_of_ours(settings: Settings) -> None:
+    async def work() -> None:
+        page = httpx.MockTransport(lambda _: httpx.Response(200, text="<html>It works!"))
+        async with Management(settings, page) as management:
+            await management.connections()
+
+    with pytest.raises(ManagementAway, match="no JSON"):
         asyncio.run(work())

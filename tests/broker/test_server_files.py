@@ -1,5 +1,6 @@
 """RabbitMQ's and EMQX's configuration, filled in from the settings."""
 
+import re
 import stat
 from pathlib import Path
 
@@ -14,7 +15,7 @@ GIVEN = {
     "PAQETT_BROKER__AUTH_SECRET": "a" * 40,
     "PAQETT_BROKER__AUTH_URL": "https://paqett.example.org/",
     "PAQETT_BROKER__MANAGEMENT_URL": "http://127.0.0.1:15673",
-    "PAQETT_MQTT__PASSWORD": "platform",
+    "PAQETT_MQTT__PASSWORD": "platform" + "p" * 32,
 }
 
 
@@ -62,11 +63,32 @@ def test_emqx_asks_the_same_and_fixes_devices_client_ids() -> None:
     assert f'url = "{base}/user"' in text
     assert f'url = "{base}/topic"' in text
     assert 'body { username = "${username}", password = "${password}" }' in text
-    assert "zones.devices.mqtt.use_username_as_clientid = true" in text
+    assert "use_username_as_clientid = true" in text.split("mqtt {")[1], "at every listener"
+    assert "zones.platform.mqtt.use_username_as_clientid = false" in text
+    platform = 'listeners.tcp.platform { bind = "127.0.0.1:1884", zone = platform }'
+    assert platform in text
+    assert text.count("zone = platform") == 1
     assert "no_match = deny" in text
     assert text.count("{") == text.count("}")
     assert text.count("[") == text.count("]")
-    assert lines("emqx", "users.csv")[1] == "paqett.ingest,platform,true"
+    assert lines("emqx", "users.csv")[1] == f"paqett.ingest,platform{'p' * 32},true"
+
+
+def test_emqx_opens_nothing_by_what_it_is_shipped_with() -> None:
+    found = lines("emqx", "emqx.conf")
+    for kind in ("ssl", "ws", "wss"):
+        assert f"listeners.{kind}.default.enable = false" in found
+    assert '  listeners.http.bind = "127.0.0.1:15673"' in found
+    assert f'  default_password = "{GIVEN["PAQETT_MQTT__PASSWORD"]}"' in found
+    (cookie,) = [line for line in found if line.startswith("node.cookie")]
+    assert re.fullmatch(r'node\.cookie = "[0-9a-f]{64}"', cookie)
+    another = lines("emqx", "emqx.conf", PAQETT_BROKER__AUTH_SECRET="b" * 40)
+    assert cookie not in another
+    tls = {
+        "PAQETT_BROKER__TLS_PORT": "8883", "PAQETT_BROKER__TLS_CERT_FILE": "/c.pem",
+        "PAQETT_BROKER__TLS_KEY_FILE": "/k.pem",
+    }  # fmt: skip
+    assert "  bind = 8883" in lines("emqx", "emqx.conf", **tls)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +98,14 @@ def test_emqx_asks_the_same_and_fixes_devices_client_ids() -> None:
         ({"PAQETT_BROKER__AUTH_SECRET": "a/" * 20}, "auth_secret"),
         ({"PAQETT_MQTT__PASSWORD": "two words # and a comment"}, r"mqtt\.password"),
         ({"PAQETT_MQTT__PASSWORD": ""}, r"mqtt\.password"),
+        ({"PAQETT_MQTT__PASSWORD": "p" * 31}, r"mqtt\.password needs 32"),
+        ({"PAQETT_MQTT__USERNAME": "ingest"}, r"mqtt\.username needs a dot"),
+        ({"PAQETT_BROKER__AUTH_URL": "http://api.example.org"}, "https beyond loopback"),
+        ({"PAQETT_BROKER__AUTH_URL": "ftp://127.0.0.1"}, "auth_url"),
+        ({"PAQETT_BROKER__AUTH_URL": "https://name:word@127.0.0.1"}, "address alone"),
+        ({"PAQETT_BROKER__AUTH_URL": "http://127.0.0.1/\nlog.level = debug"}, "address alone"),
+        ({"PAQETT_BROKER__AUTH_CA_FILE": ""}, "auth_ca_file"),
+        ({"PAQETT_BROKER__AUTH_CA_FILE": "/ca.pem\nlog.level = debug"}, "auth_ca_file"),
         ({"PAQETT_BROKER__MANAGEMENT_URL": ""}, "management_url"),
         ({"PAQETT_BROKER__MANAGEMENT_URL": "http://broker.example.org:15672"}, "https"),
         ({"PAQETT_MQTT__SHARE_GROUP": "g"}, "shared subscriptions"),
@@ -87,6 +117,26 @@ def test_emqx_asks_the_same_and_fixes_devices_client_ids() -> None:
 def test_what_would_not_be_safe_is_refused(more: dict[str, str], told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         server_files.render(chosen(**more))
+
+
+def test_whoever_is_asked_over_tls_must_prove_who_they_are() -> None:
+    conf = dict(line.split(" = ") for line in lines("rabbitmq", "rabbitmq.conf"))
+    assert conf["auth_http.ssl_options.verify"] == "verify_peer"
+    assert conf["auth_http.ssl_options.cacertfile"] == "/etc/ssl/certs/ca-certificates.crt"
+    assert conf["auth_http.ssl_options.hostname_verification"] == "wildcard"
+    own = {"PAQETT_BROKER__AUTH_CA_FILE": "/etc/own.pem"}
+    emqx = [line.strip() for line in lines("emqx", "emqx.conf", **own)]
+    asks = 'ssl { enable = true, verify = verify_peer, cacertfile = "/etc/own.pem" }'
+    assert emqx.count(asks) == 2
+    here = {"PAQETT_BROKER__AUTH_URL": "http://[::1]:8080"}
+    assert not any("ssl" in line for line in lines("rabbitmq", "rabbitmq.conf", **here))
+    assert not any("verify" in line for line in lines("emqx", "emqx.conf", **here))
+
+
+def test_plain_http_to_the_api_beyond_this_machine_is_an_explicit_choice() -> None:
+    plain = {"PAQETT_BROKER__AUTH_URL": "http://api:8080", "PAQETT_HTTP__ALLOW_PLAIN": "true"}
+    found = lines("rabbitmq", "rabbitmq.conf", **plain)
+    assert f"auth_http.user_path = http://api:8080/hooks/broker/{'a' * 40}/user" in found
 
 
 def test_the_command_writes_files_that_only_their_owner_reads(

@@ -1,5 +1,6 @@
 """compose.yaml and the Dockerfile, held to the code they run: no engine and no image is needed."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -39,8 +40,8 @@ def environ(name: str) -> dict[str, str]:
     return {key: filled(text) for key, text in SERVICES[name].get("environment", {}).items()}
 
 
-def settings_of(name: str) -> Settings:
-    return load({**environ(name), "PAQETT_PAQETT__DATA_DIR": "/var/lib/paqett"})
+def settings_of(name: str, **more: str) -> Settings:
+    return load({**environ(name), "PAQETT_PAQETT__DATA_DIR": "/var/lib/paqett", **more})
 
 
 def postgresql_conf(text: str) -> dict[str, str]:
@@ -105,7 +106,7 @@ def test_each_service_is_no_root_cannot_change_its_files_and_comes_back() -> Non
         if name not in ONE_SHOTS:
             assert one["restart"] == "unless-stopped", name
         if one["image"] != "paqett":
-            assert re.search(r":\d+\.\d+", one["image"]), f"{name}: a version, not the newest"
+            assert re.search(r":v?\d+\.\d+", one["image"]), f"{name}: a version, not the newest"
 
 
 def test_each_service_says_whether_it_is_well_and_waits_for_those_that_are() -> None:
@@ -208,6 +209,60 @@ def test_grafana_is_given_what_its_data_sources_ask_for() -> None:
     provider = (ROOT / "config/grafana/provisioning/dashboards/paqett.yaml").read_text()
     mounts = [volume.split(":")[1] for volume in SERVICES["grafana"]["volumes"]]
     assert any(f"path: {target}\n" in provider for target in mounts)
+
+
+def networks_of(name: str) -> set[str]:
+    """Those whose services reach it; who shares another's has none of its own."""
+    return set(SERVICES[name].get("networks", []))
+
+
+def test_prometheus_is_for_whoever_asks_for_it_and_keeps_what_it_has() -> None:
+    one = SERVICES["prometheus"]
+    assert one["profiles"] == ["metrics"]
+    flags = dict(flag[2:].split("=", 1) for flag in one["command"])
+    mounts = dict(volume.removesuffix(":ro").split(":") for volume in one["volumes"])
+    folders = {target: source for source, target in mounts.items()}
+    config = Path(flags["config.file"])
+    assert (ROOT / folders[str(config.parent)] / config.name).exists()
+    assert "./config/prometheus:/etc/prometheus:ro" in one["volumes"]
+    assert folders[flags["storage.tsdb.path"]] in COMPOSE["volumes"]
+    assert "127.0.0.1:9090/-/ready" in str(one["healthcheck"])
+
+
+def test_prometheus_finds_each_process_where_it_answers_once_that_is_asked_for() -> None:
+    """Until then each answers itself alone."""
+    scraped = yaml.safe_load((ROOT / "config/prometheus/compose.yml").read_text())
+    for job in scraped["scrape_configs"]:
+        name = job["job_name"].removeprefix("paqett-")
+        ((target,),) = (one["targets"] for one in job["static_configs"])
+        host, _, port = target.partition(":")
+        shared = SERVICES[name].get("network_mode", f"service:{name}")
+        assert shared == f"service:{host}"
+        assert networks_of(host) & networks_of("prometheus")
+        alone = settings_of(name)
+        assert (alone.ops.host, str(alone.ops.port)) == ("127.0.0.1", port)
+        variable = VARIABLE.search(SERVICES[name]["environment"]["PAQETT_OPS__HOST"])
+        assert variable is not None
+        assert variable[1] in (ROOT / "docs/operations.md").read_text()
+        check_ops_listener(settings_of(name, PAQETT_OPS__HOST="0.0.0.0"))
+        assert all(port not in one for one in SERVICES[host].get("ports", [])), "not outside"
+    assert len(scraped["scrape_configs"]) == 4
+
+
+def test_the_operators_dashboard_has_its_data_source() -> None:
+    (source,) = yaml.safe_load(
+        (ROOT / "config/grafana/provisioning/datasources/paqett-prometheus.yaml").read_text()
+    )["datasources"]
+    assert source["type"] == "prometheus"
+    url = urlsplit(environ("grafana")[VARIABLE.search(source["url"])[1]])
+    assert (url.hostname, url.port) == ("prometheus", 9090)
+    assert networks_of("grafana") & networks_of("prometheus")
+    board = json.loads((ROOT / "config/grafana/dashboards/operators.json").read_text())
+    (choice,) = board["templating"]["list"]
+    assert (choice["type"], choice["query"]) == ("datasource", source["type"]), "the one there is"
+    for panel in board["panels"]:
+        for target in panel.get("targets", ()):
+            assert target["datasource"] == {"type": "prometheus", "uid": f"${{{choice['name']}}}"}
 
 
 def test_the_image_is_made_of_files_that_there_are_and_runs_as_nobody_in_particular() -> None:

@@ -1,12 +1,15 @@
 """config/nginx/nginx.conf as a real nginx reads it, in front of a real API."""
 
 import asyncio
+import json
 import re
 import signal
 import ssl
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -128,6 +131,77 @@ def test_what_people_send_arrives_as_theirs(proxy: Proxy, database_url: str) -> 
             assert session["ip"] == CLIENT, "the proxy's word, not the client's own"
 
     asyncio.run(work())
+
+
+@contextmanager
+def echoing(port: int) -> Iterator[None]:
+    """In the API's place: the headers that reached it, as JSON."""
+
+    class Echo(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps([[name.lower(), value] for name, value in self.headers.items()])
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            """No line."""
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Echo) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+
+
+def test_no_client_says_who_it_is_or_whose_trace_it_belongs_to(proxy: Proxy) -> None:
+    sent = {
+        "X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "http", "X-Request-Id": "mine",
+        "traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "mine=1",
+    }  # fmt: skip
+
+    async def work() -> dict[str, str]:
+        front = await asyncio.to_thread(proxy.start)
+        try:
+            await answering(proxy.tls_port)
+            async with proxy.client() as client:
+                found = (await client.get("/", headers=sent)).json()
+        finally:
+            front.terminate()
+            await asyncio.to_thread(front.wait, 20)
+        assert len({name for name, _ in found}) == len(found), "each once"
+        return dict(found)
+
+    with echoing(proxy.api_port):
+        got = asyncio.run(work())
+    assert got["x-forwarded-for"] == CLIENT
+    assert got["x-forwarded-proto"] == "https"
+    assert got["x-request-id"] != "mine"
+    assert not {"traceparent", "tracestate"} & got.keys()
+
+
+def test_neither_addresses_nor_paths_stand_in_its_log_when_the_api_is_away(proxy: Proxy) -> None:
+    async def work() -> bytes:
+        front = await asyncio.to_thread(
+            lambda: subprocess.Popen(
+                proxy.command(), preexec_fn=die_with_parent(signal.SIGQUIT), stderr=subprocess.PIPE
+            )
+        )
+        try:
+            await answering(proxy.tls_port)
+            async with proxy.client() as client:
+                asked = await client.post("/hooks/broker/verysecret/user", data={"a": "b"})
+                assert asked.status_code == 502
+        finally:
+            front.terminate()
+            _, said = await asyncio.to_thread(front.communicate)
+        return bytes(said)
+
+    said = asyncio.run(work())
+    assert b"verysecret" not in said
+    assert CLIENT.encode() not in said
 
 
 def test_a_live_stream_comes_through_at_once_and_outlives_a_renewed_certificate(

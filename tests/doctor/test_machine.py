@@ -43,6 +43,8 @@ def found(subject: str, **environ: str) -> doctor.Finding:
         (PROXIED | {"PAQETT_HTTP__TRUSTED_PROXIES": ""}, "warning", "HTTP at 0.0.0.0:8080"),
         ({"PAQETT_OPS__PORT": "9480", "PAQETT_OPS__HOST": "0.0.0.0"}, "warning", "metrics"),
         ({"PAQETT_OPS__PORT": "9480"}, "ok", "nothing speaks in clear"),
+        ({"PAQETT_OPS__TOKEN": "let-me-in"}, "warning", "ops.token is short"),
+        ({"PAQETT_OPS__TOKEN": "t" * 64}, "ok", "nothing speaks in clear"),
     ],
 )  # fmt: skip
 def test_what_speaks_in_clear_beyond_this_machine(environ, state, says) -> None:

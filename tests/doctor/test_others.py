@@ -2,11 +2,13 @@
 
 import asyncio
 import signal
+import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +23,7 @@ from paqett.app import utc_now
 from paqett.billing import client as billing
 from paqett.broker import files
 from paqett.children import die_with_parent, give, service_user
+from paqett.doctor import others
 from paqett.doctor.findings import Finding
 from paqett.doctor.others import examine_others
 from paqett.local.fake_stripe.server import Server
@@ -226,14 +229,21 @@ class Front:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send_response_only(outer.status)
-                self.send_header("Date", format_datetime(datetime.now(UTC) + outer.ahead, True))
+                date = format_datetime(datetime.now(UTC) + outer.ahead, True)
+                self.send_header("Date", outer.date or date)
                 self.end_headers()
                 self.wfile.write(outer.body)
+                with suppress(OSError):
+                    while outer.drips:
+                        self.wfile.write(outer.drop)
+                        self.wfile.flush()
+                        time.sleep(0.05)
 
             def log_message(self, *_: Any) -> None:
                 """Quiet."""
 
         self.status, self.body, self.ahead = 200, b"ok\n", timedelta()
+        self.date, self.drips, self.drop = "", False, b""
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
@@ -285,3 +295,53 @@ def test_a_name_that_is_not_the_certificates_is_found(tmp_path: Path, monkeypatc
     with Front(context) as front:
         (finding,) = found("address", front.environ)
     assert (finding.state, "localhost" in finding.detail) == ("failed", True)
+
+
+@pytest.mark.parametrize(
+    "date",
+    ["yesterday", "Fri, 31 Dec 9999 23:59:59 GMT", "Thu, 01 Jan 1970 00:00:00 -0000", "1, 2, 3"],
+)
+def test_whatever_the_address_says_of_the_time_is_no_accident_of_ours(
+    tmp_path: Path, monkeypatch, date: str
+) -> None:
+    context, chain = certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(chain))
+    with Front(context) as front:
+        front.date = date
+        (finding,) = found("address", front.environ)
+        assert finding.state == "ok"
+
+
+def test_an_address_that_keeps_us_waiting_or_never_ends_is_given_up(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(others, "_PATIENCE_S", 0.6)
+    context, chain = certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(chain))
+    with Front(context) as front:
+        front.body, front.drips = b"o", True
+        (finding,) = found("address", front.environ)
+        assert (finding.state, "Timeout" in finding.detail) == ("failed", True)
+        front.body, front.drop = b"x", b"x"
+        (finding,) = found("address", front.environ)
+        assert "not as Paqett does" in finding.detail
+        front.drips = False
+
+
+def test_an_address_that_is_none_is_a_finding() -> None:
+    (finding,) = found("address", {"PAQETT_PAQETT__PUBLIC_URL": "https://not a name:1"})
+    assert finding.state == "failed"
+
+
+def test_a_mail_server_that_says_nothing_does_not_hold_the_rest_up(monkeypatch) -> None:
+    monkeypatch.setattr(others, "_LONGEST_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        (finding,) = found(
+            "mail server",
+            {
+                "PAQETT_MAIL__SMTP_HOST": "127.0.0.1", "PAQETT_MAIL__TIMEOUT_S": "60",
+                "PAQETT_MAIL__SMTP_PORT": str(silent.getsockname()[1]),
+                "PAQETT_MAIL__SMTP_TLS": "none",
+            },
+        )  # fmt: skip
+    assert (finding.state, "within" in finding.detail) == ("failed", True)

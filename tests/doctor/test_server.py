@@ -1,18 +1,19 @@
 """What the doctor says of the PostgreSQL server: each complaint, and the same when it is well."""
 
+import asyncio
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
-from paqett import doctor, migrate
+from paqett import db, doctor, migrate
 from paqett.app import utc_now
 from paqett.db import Connection
 from paqett.doctor import server
 from paqett.doctor.database import _policies_finding
 from paqett.retention import TierState
-from support import in_database
+from support import in_database, with_url
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SHIPPED = 128 * server.MIB // 8192
@@ -112,6 +113,24 @@ def test_what_the_servers_own_settings_say_is_read(database_url: str) -> None:
     assert found(database_url, "locks").detail == "max_locks_per_transaction is 512"
     few = server.locks_finding({"max_locks_per_transaction": "64"})
     assert (few.state, "512" in few.mend) == ("warning", True)
+
+
+def test_a_table_that_somebody_holds_is_not_waited_for_for_ever(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_LOCK_S", 0.2)
+
+    async def work() -> None:
+        settings = with_url(database_url)
+        async with asyncio.timeout(20), await db.connect(settings.database, "doctor") as conn:
+            await doctor.examine_server(conn, utc_now())
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                await doctor.examine(conn, utc_now())
+            await conn.rollback()
+
+    with psycopg.connect(database_url) as holder:
+        holder.execute("LOCK TABLE tier, telemetry_own")
+        asyncio.run(work())
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -250,7 +250,9 @@ def test_hostile_messages_are_refused_alone_too(door, database_url, owner) -> No
 def test_a_deleted_device_takes_its_examples_with_it(door, database_url, owner) -> None:
     first, second = owner.devices
     door.send(message(first, b"{"), message(second, b"{"))
-    account = Account(owner.account_id, "", "own", "own", None, datetime.now(UTC))
+    account = Account(
+        owner.account_id, "", "own", "own", None, datetime.now(UTC), timedelta(days=7)
+    )
 
     async def run() -> None:
         async with await db.connect(door.settings.database, "test") as conn:

@@ -38,6 +38,7 @@ def filled(database_url: str, owner: Any) -> Any:
     [
         ("read_numbers_asc", {}), ("read_numbers_desc", {}), ("read_number_columns", {}),
         ("read_raw_asc", {}), ("read_raw_desc", {}), ("read_buckets", BUCKETS),
+        ("read_bucket_sums", BUCKETS),
         ("read_sorted_buckets", BUCKETS), ("read_text_buckets", BUCKETS),
         ("read_buckets", CALENDAR), ("read_sorted_buckets", CALENDAR),
         ("read_latest_numbers", {}), ("read_latest", {}),

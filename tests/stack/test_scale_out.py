@@ -18,8 +18,9 @@ import httpx
 import pytest
 import yaml
 
+from alarms import Look, documented, labels_of, metrics_of, rules, told_by
 from paqett.local.fleet import SimDevice
-from paqett.settings import config_dir, docs_dir
+from paqett.settings import config_dir
 from stacks import Ingest, Piece, Pieces, Stored, next_port, running_pieces, until
 
 
@@ -55,6 +56,17 @@ class Scaled:
         names = [name for name, ingest in self.ingests.items() if ingest.subscribed()]
         assert len(names) < 2, "two read the broker"
         return names[0] if names else ""
+
+    def look(self) -> Look:
+        """At every process as Prometheus sees it."""
+        processes = {
+            "paqett-ingest": self.ingests, "paqett-api": self.apis,
+            "paqett-worker": {"w": self.worker}, "paqett-broker": {"m": self.pieces.broker},
+        }  # fmt: skip
+        return Look({
+            (job, name): piece.ops("/metrics")[1]
+            for job, pieces in processes.items() for name, piece in pieces.items()
+        })  # fmt: skip
 
     def answers(self, name: str) -> bool:
         try:
@@ -180,13 +192,18 @@ def test_every_process_says_that_it_is_ready_and_why(scaled: Scaled) -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(scaled: Scaled) -> dict[str, str]:
+def look(scaled: Scaled) -> Look:
+    """What every process exports."""
+    until(lambda: scaled.worker.metric('paqett_tier_overdue{tier="own"}') == 0, "it has looked")
+    return scaled.look()
+
+
+@pytest.fixture(scope="module")
+def exported(look: Look) -> dict[str, str]:
     """The kind of every metric that any process exports."""
-    processes = (scaled.ingests[scaled.active()], *scaled.apis.values(), scaled.worker)
-    pages = [piece.ops("/metrics")[1] for piece in (*processes, scaled.pieces.broker)]
     return {
         name: kind
-        for page in pages
+        for page in look.pages.values()
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE)
     }
 
@@ -198,17 +215,11 @@ def _expressions() -> dict[str, str]:
         for panel in board["panels"]
         for target in panel.get("targets", ())
     }
-    for group in _yaml("alerts.yml")["groups"]:
-        found |= {rule["alert"]: rule["expr"] for rule in group["rules"]}
-    return found
+    return found | {name: rule["expr"] for name, rule in rules().items()}
 
 
 def _yaml(name: str) -> Any:
     return yaml.safe_load((config_dir() / "prometheus" / name).read_text())
-
-
-def _metrics_of(expression: str) -> set[str]:
-    return set(re.findall(r"\b(?:paqett|process)_\w+", expression))
 
 
 def _is_exported(name: str, exported: dict[str, str]) -> bool:
@@ -219,17 +230,31 @@ def _is_exported(name: str, exported: dict[str, str]) -> bool:
 @pytest.mark.parametrize("title", _expressions())
 def test_what_is_drawn_or_alerted_on_is_exported(exported: dict[str, str], title: str) -> None:
     expression = _expressions()[title]
-    named = _metrics_of(expression)
+    named = metrics_of(expression)
     assert named or re.search(r"\bup\{", expression)
     assert {name for name in named if not _is_exported(name, exported)} == set()
 
 
 def test_the_docs_list_every_metric_and_no_other(exported: dict[str, str]) -> None:
-    text = (docs_dir() / "operations.md").read_text()
-    rows = re.findall(r"^\| `(paqett_\w+)` \| (\w+) \|", text, re.MULTILINE)
     kinds = {"info": "gauge"}
-    listed = {name: kinds.get(kind, kind) for name, kind in rows}
+    listed = {name: kinds.get(kind, kind) for name, (kind, _) in documented().items()}
     assert listed == {n: kind for n, kind in exported.items() if n.startswith("paqett_")}
+
+
+def test_each_sample_has_the_labels_that_the_docs_give_it(look: Look) -> None:
+    seen = 0
+    for page in look.pages.values():
+        for name, labels in re.findall(r"^(paqett_\w+)(\{.*\})? \S+$", page, re.MULTILINE):
+            assert set(re.findall(r'(\w+)="', labels)) == labels_of(name), name
+            seen += 1
+    assert seen > 500
+
+
+def test_nobody_is_woken_while_all_is_well(scaled: Scaled, look: Look, tmp_path: Path) -> None:
+    device = scaled.pieces.devices("well")[0]
+    sent = scaled.pieces.send(device, 500)
+    until(lambda: scaled.pieces.stored(device) == sent, "it is stored")
+    assert told_by(tmp_path, look, scaled.look(), 90, set()) == ""
 
 
 def test_names_follow_prometheus(exported: dict[str, str]) -> None:
@@ -241,9 +266,9 @@ def test_names_follow_prometheus(exported: dict[str, str]) -> None:
 
 
 def test_alerts_say_what_they_mean_and_who_is_woken(exported: dict[str, str]) -> None:
-    rules = [rule for group in _yaml("alerts.yml")["groups"] for rule in group["rules"]]
-    assert len({rule["alert"] for rule in rules}) == len(rules) > 20
-    for rule in rules:
+    groups = _yaml("alerts.yml")["groups"]
+    assert sum(len(group["rules"]) for group in groups) == len(rules()) > 20
+    for rule in rules().values():
         assert rule["labels"]["severity"] in ("critical", "warning"), rule
         assert rule["annotations"].keys() == {"summary", "description"}, rule
         labels = re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])

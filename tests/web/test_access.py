@@ -348,3 +348,34 @@ def test_metrics_and_details_are_the_operators(api) -> None:
         assert (await client.get("/readyz")).json() == {"status": "ready"}
 
     api.run(work)
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({}, 200),
+        ({"PAQETT_HTTP__HOST": "192.0.2.1", "PAQETT_HTTP__ALLOW_PLAIN": "true"}, 404),
+        ({"PAQETT_HTTP__TRUSTED_PROXIES": "127.0.0.1"}, 404),
+        ({"PAQETT_PAQETT__PUBLIC_URL": "https://paqett.example.org"}, 404),
+    ],
+)
+def test_metrics_without_a_token_never_leave_this_machine(make_api, more, status: int) -> None:
+    async def work(client: httpx.AsyncClient) -> None:
+        assert (await client.get("/metrics")).status_code == status
+        assert ("version" in (await client.get("/readyz")).json()) is (status == 200)
+
+    make_api(PAQETT_OPS__OPEN_ON_API="true", **more).run(work)
+
+
+def test_only_the_operator_hears_why_an_api_is_not_ready(make_api, database_url: str) -> None:
+    token = "t" * 40
+
+    async def work(client: httpx.AsyncClient) -> None:
+        with psycopg.connect(database_url) as conn:
+            conn.execute("DELETE FROM schema_migration WHERE name LIKE '0070%'")
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()) == (503, {"status": "not ready"})
+        told = await client.get("/readyz", headers={"Authorization": f"Bearer {token}"})
+        assert "0070_beside" in told.json()["reason"]
+
+    make_api(PAQETT_OPS__TOKEN=token).run(work)

@@ -21,7 +21,9 @@ DAY = date(2026, 11, 25)
 
 
 def principal(tenant: Tenant, key: int | None, devices: frozenset[str] | None = None) -> Principal:
-    account = Account(tenant.account_id, "a@example.org", "own", "own", None, datetime.now(UTC))
+    account = Account(
+        tenant.account_id, "a@example.org", "own", "own", None, datetime.now(UTC), timedelta(1)
+    )
     return Principal(account, key, frozenset(), devices)
 
 

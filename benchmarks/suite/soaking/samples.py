@@ -140,6 +140,7 @@ class Sampler:
         return int(row[0]) if row else 0
 
     def _ask(self) -> None:
+        self._client.reconnect()  # the server gives up a connection that was idle for five seconds
         for _ in range(_ASKED):
             began = time.perf_counter()
             self._client.ask(self._asked)

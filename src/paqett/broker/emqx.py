@@ -36,7 +36,7 @@ class Clients(Management):
         page, more = 1, True
         while more:
             values = {"conn_state": "connected", "page": page, "limit": _PAGE}
-            answer = (await self._ask("GET", "/api/v5/clients", params=values)).json()
+            answer = await self._told("/api/v5/clients", params=values)
             for client in answer["data"]:
                 at = datetime.fromisoformat(client["connected_at"])
                 user = str(client.get("username"))

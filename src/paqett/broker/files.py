@@ -26,7 +26,9 @@ autosave_interval 60
 # the default of 1000 loses what waits for a restarting ingest
 max_queued_messages 1000000
 max_queued_bytes 1073741824
-max_inflight_messages 0
+# more than ingest ever leaves unacknowledged; "no limit", which is 0 and 65535, makes Mosquitto
+# 2.1 warn of every message
+max_inflight_messages 65534
 max_packet_size {max_packet_bytes}
 # what is written for ingest is in its queue at once, where a killed broker cannot lose it
 set_tcp_nodelay true

@@ -20,11 +20,25 @@ EVENTS = (
 _TIMEOUT_S = 10.0
 _AT_A_TIME = 20
 _VHOST = quote("/", safe="")
-# A queue that gave a message back 20 times would drop it: ingest may be killed more often.
-_POLICY = {
-    "pattern": "^mqtt-subscription-",
-    "definition": {"delivery-limit": -1},
-    "apply-to": "quorum_queues",
+# By how a queue is named follows whose session it is: the patterns of access.is_own_client_id. A
+# device may leave sessions behind, and a queue costs memory whether it is used or not.
+_POLICIES: dict[str, dict[str, Any]] = {
+    # One that gave a message back 20 times would drop it: ingest may be killed more often.
+    "paqett": {
+        "pattern": "^mqtt-subscription-paqett-ingest-",
+        "definition": {"delivery-limit": -1},
+        "apply-to": "quorum_queues",
+    },
+    "paqett-devices": {
+        "pattern": "^mqtt-subscription-[A-Za-z0-9_-]{1,16}qos[01]$",
+        "definition": {"expires": 86_400_000, "max-length": 1000},
+        "apply-to": "queues",
+    },
+    "paqett-passing": {
+        "pattern": "^mqtt-(will-|subscription-([A-Za-z0-9_-]{22}|[0-9a-f]{32})qos[01]$)",
+        "definition": {"expires": 60_000, "max-length": 1000},
+        "apply-to": "queues",
+    },
 }
 
 
@@ -69,15 +83,16 @@ class Management:
         await self._client.__aexit__(kind, error, trace)
 
     async def prepare(self) -> None:
-        """Events of connections can be subscribed to, and no message is ever dropped for age."""
-        await self._ask("PUT", f"/api/policies/{_VHOST}/paqett", json=_POLICY)
+        """Events can be subscribed to; ingest's messages stay, devices' sessions go."""
+        for name, policy in _POLICIES.items():
+            await self._ask("PUT", f"/api/policies/{_VHOST}/{name}", json=policy)
         bindings = f"/api/bindings/{_VHOST}/e/amq.rabbitmq.event/e/amq.topic"
         for event in EVENTS:
             await self._ask("POST", bindings, json={"routing_key": event})
 
     async def connections(self) -> list[Open]:
         """Those that are open now, whosesoever they are."""
-        return [_open(found) for found in (await self._ask("GET", "/api/connections")).json()]
+        return [_open(found) for found in await self._told("/api/connections")]
 
     async def close_users(self, users: Iterable[str]) -> None:
         """End every connection of these."""
@@ -89,6 +104,13 @@ class Management:
 
     async def _delete(self, paths: Iterable[str]) -> None:
         await asyncio.gather(*(self._ask("DELETE", path) for path in paths))
+
+    async def _told(self, path: str, **more: Any) -> Any:
+        answer = await self._ask("GET", path, **more)
+        try:
+            return answer.json()
+        except ValueError:
+            raise ManagementAway("broker.management_url: what answers speaks no JSON") from None
 
     async def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:

@@ -52,6 +52,11 @@ class Watch:
             heard.append(Heard(Event("connected", device, ip=newest.ip), newest.at or now))
         return heard
 
+    @property
+    def devices(self) -> set[str]:
+        """Those with an open connection."""
+        return set(self._open)
+
     def has(self, name: str) -> bool:
         """Whether a connection that was replaced is still open."""
         return name in self._replaced

@@ -7,7 +7,7 @@ is not asked again: it is closed by the management API.
 import asyncio
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +29,7 @@ _logger = log.get("broker")
 _AGAIN_S = 1.0
 # A device whose sign-in was being answered while its secret changed is connected a moment later.
 _LATE_SIGN_IN_S = 2.0
+_LATE_LOOK_S = 15.0  # and heard of by then, where who is connected is looked up now and then
 _MOST_WAITING = 100_000
 # What the server lists, or closes by its name, it has to have collected: every 5 s.
 _COLLECTED_S = 6.0
@@ -69,7 +70,8 @@ class Server:
         self._file: Path = settings.data_dir / "broker" / "passwords"
         self._known = _read(self._file)  # None: nobody knows by what secrets devices are connected
         self._cut_off: set[str] = set()
-        self._late: dict[str, float] = {}
+        self._late: dict[str, tuple[float, datetime]] = {}
+        self._again: set[str] = set()  # of those to be cut off: for a late sign-in
         self._close: set[str] = set()
         self._watch = Watch()
         self._waiting: list[tuple[str, Mapping[str, str]]] = []
@@ -91,6 +93,11 @@ class Server:
         else:
             changed = [one for one, line in self._known.items() if verifiers.get(one) != line]
             self._cut_off.update(changed)
+            self._again.difference_update(changed)
+            # whose sign-in was answered before, and took longer than anybody waits for it
+            strays = self._watch.devices - verifiers.keys() - self._cut_off
+            self._cut_off |= strays
+            self._again |= strays
         self._unwritten = self._unwritten or verifiers != self._known
         self._known = verifiers
 
@@ -124,20 +131,40 @@ class Server:
             self._watch.will_cut_off(device)
         await self._management.close_users(devices)
         await self._management.close(self._close)
-        now = asyncio.get_running_loop().time()
-        self._late = {one: until for one, until in self._late.items() if until > now}
-        self._late.update(dict.fromkeys(devices, now + _LATE_SIGN_IN_S))
+        self._note_closed(devices - self._again)
+        self._again -= devices
         self._cut_off -= devices
         if self._unwritten and not self._cut_off and self._known is not None:
             # only now: a life that ended before has closed nothing, and the next one must
             self._unwritten = False
             await asyncio.to_thread(_write, self._file, self._known)
 
+    def _note_closed(self, devices: set[str]) -> None:
+        """Since when who signs in again may have been let in by the secret of before.
+
+        Not for those closed for that itself: who has the new secret must get in in the end.
+        """
+        now = asyncio.get_running_loop().time()
+        self._late = {one: at for one, at in self._late.items() if at[0] + _LATE_LOOK_S > now}
+        self._late.update(dict.fromkeys(devices, (now, datetime.now(UTC))))
+
+    def _is_late(self, device: str, at: datetime) -> bool:
+        """By when it is heard of, or by the broker's own word of when it was."""
+        closed, closed_at = self._late.get(device, (0.0, None))
+        if closed_at is None:
+            return False
+        within = timedelta(seconds=_LATE_SIGN_IN_S)
+        soon = asyncio.get_running_loop().time() < closed + _LATE_SIGN_IN_S
+        return soon or at < closed_at + within
+
     async def _begin(self, conn: Connection) -> None:
         rows = await (await conn.execute(query("unscoped_online_devices"))).fetchall()
         listed = await self._management.connections()
         online = [row["id"] for row in rows]
         self._take(self._watch.begin(listed, online, datetime.now(UTC)))
+        for one in listed:
+            if one.at is not None and self._is_late(one.user, one.at):
+                self._cut_off_again(one.user)
         self._begun = True
         waiting, self._waiting = self._waiting, []
         for topic, properties in waiting:
@@ -147,9 +174,13 @@ class Server:
         for one in heard:
             self.recorder.note(one.event, one.at)
             self._close.update(one.close)
-            late = self._late.get(one.event.client, 0) > asyncio.get_running_loop().time()
-            if one.event.kind == "connected" and late:
-                self._cut_off.add(one.event.client)
+            if one.event.kind == "connected" and self._is_late(one.event.client, one.at):
+                self._cut_off_again(one.event.client)
+
+    def _cut_off_again(self, device: str) -> None:
+        if device not in self._cut_off:
+            self._cut_off.add(device)
+            self._again.add(device)
 
     async def listen(self) -> NoReturn:
         """Hear of connections as they come and go, again and again."""

@@ -10,6 +10,7 @@ from paqett.settings import SHORTEST_SECRET, Settings
 
 _GIB = 2**30
 _LITTLE_BYTES, _NOTHING_BYTES = 5 * _GIB, _GIB
+_SHORTEST_TOKEN = 20
 _KEYS = ("sk_live_", "rk_live_", "sk_test_", "rk_test_")
 
 
@@ -51,6 +52,9 @@ def _listeners(settings: Settings) -> Finding:
     if plain:
         mend = "give them certificates (docs/exposing.md), or bind them to 127.0.0.1"
         return Finding("listeners", "warning", f"in clear: {', '.join(plain)}", mend)
+    if ops.token and len(ops.token) < _SHORTEST_TOKEN:
+        detail = "ops.token is short, and anybody may try as often as they like"
+        return Finding("listeners", "warning", detail, "make one with `openssl rand -hex 32`")
     if behind and settings.behind_tls:
         return Finding("listeners", "ok", f"HTTP by the proxies at {http.trusted_proxies}")
     return Finding("listeners", "ok", "nothing speaks in clear beyond this machine")

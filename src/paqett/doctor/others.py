@@ -2,8 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import httpx
@@ -20,6 +20,8 @@ from paqett.plans import Plan
 from paqett.settings import Settings
 
 _PATIENCE_S = 10.0
+_LONGEST_S = 60.0  # whatever somebody does to keep us waiting
+_WELL = b"ok\n"
 _DATE_GRAIN = timedelta(seconds=2)  # it has whole seconds, and servers keep theirs for one
 
 
@@ -28,9 +30,21 @@ async def examine_others(
 ) -> list[Finding]:
     """Mail, Stripe, broker and address, asked at the same time; nothing is sent or changed."""
     found = await asyncio.gather(
-        _mail(settings), _prices(settings, plans), _broker(settings), _address(settings, clock)
+        _in_time("mail server", _mail(settings)),
+        _in_time("stripe", _prices(settings, plans)),
+        _in_time("broker rules", _broker(settings)),
+        _in_time("address", _address(settings, clock)),
     )
     return [finding for part in found for finding in part]
+
+
+async def _in_time(subject: str, asking: Awaitable[list[Finding]]) -> list[Finding]:
+    try:
+        async with asyncio.timeout(_LONGEST_S):
+            return await asking
+    except TimeoutError:
+        detail = f"no whole answer within {_LONGEST_S:.0f} s"
+        return [Finding(subject, "failed", detail, "see what is really there, and its own log")]
 
 
 async def _mail(settings: Settings) -> list[Finding]:
@@ -115,19 +129,41 @@ async def _address(settings: Settings, clock: Callable[[], datetime]) -> list[Fi
     url = f"{settings.public_url}/healthz"
     mend = "see paqett.public_url, the name's entry in DNS, the proxy and its certificate"
     try:
-        async with httpx.AsyncClient(
-            verify=ssl.create_default_context(), timeout=_PATIENCE_S
-        ) as client:
-            answer = await client.get(url)
-    except (httpx.HTTPError, OSError) as error:
+        async with (
+            asyncio.timeout(_PATIENCE_S),
+            httpx.AsyncClient(verify=ssl.create_default_context(), timeout=_PATIENCE_S) as client,
+            client.stream("GET", url) as answer,
+        ):
+            body = await _beginning(answer)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         what = str(error) or type(error).__name__
         return [Finding("address", "failed", f"{url}: {what}", mend)]
-    if answer.status_code != 200 or answer.text != "ok\n":
+    if answer.status_code != 200 or body != _WELL:
         detail = f"{url} answers {answer.status_code}, and not as Paqett does"
         return [Finding("address", "failed", detail, mend)]
     found = [Finding("address", "ok", f"{settings.public_url} leads here")]
-    if "date" in answer.headers:
-        said, now = parsedate_to_datetime(answer.headers["date"]), clock()
-        theirs = min(max(now, said), said + _DATE_GRAIN)
+    now = clock()
+    theirs = _said_time(answer.headers.get("date", ""), now)
+    if theirs is not None:
         found.append(clock_finding(f"what {settings.public_url} says", theirs, now))
     return found
+
+
+async def _beginning(answer: httpx.Response) -> bytes:
+    """As much of the body as tells whether it is ours."""
+    body = b""
+    async for part in answer.aiter_bytes():
+        body += part
+        if len(body) > len(_WELL):
+            break
+    return body
+
+
+def _said_time(date: str, now: datetime) -> datetime | None:
+    """What a `Date` says at best for its clock; None where it says nothing."""
+    try:
+        said = parsedate_to_datetime(date)
+        said = said if said.tzinfo else said.replace(tzinfo=UTC)
+        return min(max(now, said), said + _DATE_GRAIN)
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -16,11 +16,17 @@ _CLOCK_FAILED = timedelta(seconds=30)
 _UNTOUCHED_BYTES = 128 * MIB  # what initdb writes
 _SMALL_MACHINE_BYTES = 2 * GIB
 _LOCKS = 256
+_STATEMENT_S, _LOCK_S = 60.0, 5.0
 
 
 async def examine_server(conn: Connection, now: datetime) -> list[Finding]:
-    """Clock, roles, durability and memory; `now` is this machine's, read just before."""
+    """Clock, roles, durability and memory; `now` is this machine's, read just before.
+
+    Nothing that is examined in the same transaction waits for ever, for a table or otherwise.
+    """
     clock = clock_finding("the database's", await _now(conn), now)
+    patience = {"statement": f"{_STATEMENT_S * 1000:.0f}", "lock": f"{_LOCK_S * 1000:.0f}"}
+    await conn.execute(query("unscoped_wait_no_longer"), patience)
     role = await (await conn.execute(query("unscoped_roles_in_use"))).fetchone()
     rows = await (await conn.execute(query("unscoped_server_settings"))).fetchall()
     said = {row["name"]: row["setting"] for row in rows}

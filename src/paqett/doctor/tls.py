@@ -67,6 +67,9 @@ def _shown_to(subject: str, cert: str, server: ssl.SSLContext, name: str, now: d
         )
         detail = f"{cert} {said.format(name=name)}"
         return Finding(subject, "failed", detail, mend.format(name=name))
+    except (ssl.SSLError, ValueError) as error:  # a name that is none, a key nobody agrees to
+        detail = f"{cert} cannot be shown for {name}: {error}"
+        return Finding(subject, "failed", detail, "mend the setting of the name, or the pair")
     until = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(shown["notAfter"])), UTC)
     detail = f"for {name}, until {until:%Y-%m-%d}"
     if until - now < _SOON:

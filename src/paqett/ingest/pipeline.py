@@ -82,7 +82,7 @@ class Pipeline:
         while True:
             metrics.unacknowledged.set(self._consumer.unacknowledged)
             metrics.connected.set(self._consumer.connected)
-            metrics.broker_dropped.set(self._consumer.broker_dropped)
+            metrics.note_dropped(self._consumer.broker_dropped)
             metrics.spool_bytes.set(self._spool.bytes)
             metrics.spool_corrupt.set(self._spool.corrupt_records)
             metrics.spooling.set(self._replaying is not None)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Makes a bare Debian 12 or 13 machine ready for Paqett; `make setup` runs it from the repository root.
 # With --tests it also brings the browser in which the pages are tried, and what the files in
-# config/nginx and config/systemd are tried with.
+# config/nginx, config/systemd and config/prometheus are tried with.
 # It installs what is missing (as root), starts no service, and does nothing the second time.
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
@@ -157,6 +157,27 @@ debian_packages() {
   fi
 }
 
+# Prometheus's own test of the alert rules. Installed, its package would start a server at each boot and
+# make a dozen packages: one program is taken out of it. Tests that miss it are skipped, and say so.
+have_promtool() { [ -x .cache/promtool ] || command -v promtool >/dev/null; }
+rule_tests() {
+  if have_promtool; then return; fi
+  mkdir -p .cache "$scratch/prometheus"
+  if ! take_out_promtool "$scratch/prometheus" >"$scratch/log" 2>&1 </dev/null; then
+    tail -n 5 "$scratch/log" >&2
+    say "no promtool: the tests of the alert rules will be skipped"
+  fi
+}
+take_out_promtool() {
+  (cd "$1" && fetch_package prometheus && dpkg-deb --fsys-tarfile prometheus_*.deb |
+    tar -xO ./usr/bin/promtool >promtool && chmod 755 promtool && ./promtool --version) &&
+    mv "$1/promtool" .cache/promtool
+}
+fetch_package() {
+  local fetch=(apt-get download -qq -o APT::Sandbox::User=root "$1")
+  "${fetch[@]}" || { apt-get update -qq -o DPkg::Lock::Timeout=120 && "${fetch[@]}"; }
+}
+
 # --- TimescaleDB from source, where Debian has no package of it (Debian 12) ----------------------
 
 # The headers alone: the development package itself would bring clang and LLVM. They must not be newer
@@ -241,5 +262,6 @@ for_tests=no
 if [ "${1:-}" = --tests ]; then for_tests=yes; fi
 step "Debian packages" debian_packages
 if [ -n "$build_from" ]; then step "TimescaleDB for PostgreSQL $build_from, from Debian 13's source" build_timescaledb "$build_from"; fi
+if [ $for_tests = yes ]; then step "promtool" rule_tests; fi
 step "Python packages in .venv" python_environment
 say "ready, $SECONDS s in all"

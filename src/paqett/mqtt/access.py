@@ -13,8 +13,9 @@ RULES: dict[Permission, tuple[str, ...]] = {
     "read": (PREFIX + "{device}/errors",),
 }
 DEVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
-# 128 random bits as brokers and clients make them up: nobody can guess another's
-_RANDOM = re.compile(r"[A-Za-z0-9_-]{22}|[0-9a-f]{32}")
+# 128 random bits as RabbitMQ (base64) and clients (hexadecimal) make them up, so that nobody can
+# guess another's: a name of 22 letters that a person thought of is hardly ever of this form
+_RANDOM = re.compile(r"(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9_-]{21}[AQgw]|[0-9a-f]{32}")
 
 
 def patterns(permission: Permission, device: str) -> list[str]:

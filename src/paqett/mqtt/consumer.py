@@ -90,7 +90,7 @@ class Consumer:
         self._paused = self._held = False
         self.connections = 0
         self.stale_acknowledgements = 0
-        self.broker_dropped = 0
+        self.broker_dropped: int | None = None  # what the broker says; not before it has said so
 
     @property
     def connected(self) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -19,27 +19,10 @@ _WHILE_MOVING = {
     "read_numbers_asc": "read_raw_asc",
     "read_numbers_desc": "read_raw_desc",
     "read_buckets": "read_buckets_moving",
+    "read_bucket_sums": "read_buckets_moving",
     "read_sorted_buckets": "read_sorted_buckets_moving",
     "read_latest_numbers": "read_latest",
 }
-
-
-class State(msgspec.Struct, frozen=True):
-    """Where the account's readings stand at one moment."""
-
-    tier: str
-    moving_from: str | None
-    readable_from: datetime
-    retention: timedelta
-
-    def oldest(self, now: datetime) -> datetime:
-        """Nothing older is read.
-
-        While a move is open `readable_from` holds for the tier that is left: what has expired there
-        never comes back, and what comes late to the new tier may be older.
-        """
-        expired = now - self.retention
-        return expired if self.moving_from else max(expired, self.readable_from)
 
 
 class Series(msgspec.Struct, frozen=True):
@@ -67,21 +50,20 @@ class Source:
     """The series of some devices of an account, to be read as of `now`."""
 
     def __init__(
-        self, conn: Connection, account: Account, now: datetime, state: State, found: list[Series]
+        self, conn: Connection, account: Account, now: datetime, found: list[Series]
     ) -> None:
         self._conn, self._account, self._now = conn, account, now
-        self._state = state
         self.series = {series.id: series for series in found}
 
     @property
     def oldest(self) -> datetime:
         """Nothing older is read."""
-        return self._state.oldest(self._now)
+        return self._account.oldest(self._now)
 
     @property
     def moving(self) -> bool:
         """Whether readings stand in two tiers."""
-        return self._state.moving_from is not None
+        return self._account.moving_from is not None
 
     async def rows(self, name: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         """What the query finds, from `values["from"]` or the oldest readable time on.
@@ -110,26 +92,26 @@ class Source:
         return None
 
     async def _unchanged(self) -> bool:
-        before, self._state = self._state, await look(self._conn, self._account)
-        return before == self._state
+        before, self._account = self._account, await look(self._conn, self._account)
+        return before == self._account
 
     @asynccontextmanager
     async def _run(
         self, name: str, values: dict[str, Any]
     ) -> AsyncIterator[AsyncCursor[tuple[Any, ...]]]:
-        state = self._state
+        account = self._account
         moment = {
             **values,
-            "account": self._account.id,
+            "account": account.id,
             "from": max(values["from"], self.oldest),
-            "tier": state.tier,
-            "moving_from": state.moving_from,
+            "tier": account.tier,
+            "moving_from": account.moving_from,
             "moving": self.moving,
-            "readable_from": state.readable_from,
+            "readable_from": account.readable_from,
         }
         if self.moving:
             name = _WHILE_MOVING.get(name, name)
-        statement = tier_query(name, state.tier, state.moving_from)
+        statement = tier_query(name, account.tier, account.moving_from)
         try:
             async with self._conn.cursor(binary=True, row_factory=tuple_row) as cursor:
                 await cursor.execute(statement, moment)
@@ -153,12 +135,12 @@ def beyond_double() -> Invalid:
     return Invalid(detail, field="agg")
 
 
-async def look(conn: Connection, account: Account) -> State:
-    """Where the account's readings stand now. Raises `NotFound`."""
+async def look(conn: Connection, account: Account) -> Account:
+    """The account with where its readings stand now. Raises `NotFound`."""
     row = await (await conn.execute(query("reading_state"), {"account": account.id})).fetchone()
     if row is None:
         raise NotFound("There is no such account.")
-    return msgspec.convert(row, State)
+    return msgspec.structs.replace(account, **row)
 
 
 async def open_source(
@@ -166,7 +148,8 @@ async def open_source(
 ) -> Source:
     """The named devices' series, all or those called `metrics`.
 
-    Raises `NotFound` for a device that is not the account's.
+    The account is as it was found a moment ago, with the request or by `look`. Raises `NotFound`
+    for a device that is not the account's.
     """
     values = {
         "account": account.id,
@@ -176,11 +159,9 @@ async def open_source(
     async with conn.cursor(binary=True, row_factory=tuple_row) as cursor:
         await cursor.execute(query("read_series"), values)
         row = await cursor.fetchone()
-    if row is None:
-        raise NotFound("There is no such account.")
-    known, *columns = row[4:]
+    known, *columns = row or ()
     missing = set(devices).difference(known or ())
     if missing:
         raise NotFound(f"There is no device {min(missing)[:16]}.")
     found = map(Series, *(column or () for column in columns))
-    return Source(conn, account, now, State(*row[:4]), list(found))
+    return Source(conn, account, now, list(found))

@@ -10,18 +10,27 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from paqett import __version__, db, doctor, migrate, ops, retention
 from paqett.app import Services
+from paqett.children import LOOPBACK
 from paqett.errors import NotFound, PaqettError
+from paqett.settings import Settings
 
 _Request = Request[Any, Any, State]
 
 
 def _operator(request: _Request) -> bool:
     """Whether details may be shown: our own listener, the operator's token, or a setting."""
-    ops = request.app.state.services.settings.ops
-    if request.app.state.trusted or ops.open_on_api:
+    settings: Settings = request.app.state.services.settings
+    ops = settings.ops
+    if request.app.state.trusted or (ops.open_on_api and _for_this_machine(settings)):
         return True
     sent = request.headers.get("authorization", "").removeprefix("Bearer ")
     return bool(ops.token) and hmac.compare_digest(sent.encode(), ops.token.encode())
+
+
+def _for_this_machine(settings: Settings) -> bool:
+    """Whether the API is reached from here alone, by no proxy of this machine's either."""
+    http = settings.http
+    return http.host in LOOPBACK and not http.trusted_proxies and not settings.behind_tls
 
 
 @get("/healthz", media_type=MediaType.TEXT, include_in_schema=False)
@@ -43,7 +52,9 @@ async def readyz(request: _Request) -> Response[bytes]:
             if _operator(request):
                 body |= await _details(services, conn) | {"schema_newer": newer}
     except PaqettError as error:
-        status, body = 503, {"status": "not ready", "reason": str(error)}
+        status, body = 503, {"status": "not ready"}
+        if _operator(request):
+            body["reason"] = str(error)
     return Response(msgspec.json.encode(body), status_code=status, media_type=MediaType.JSON)
 
 

@@ -19,6 +19,7 @@ from paqett.app import Services
 from paqett.principals import Principal
 from paqett.readings import cursor, read
 from paqett.readings.query import Page, Position, Query
+from paqett.readings.source import look
 from paqett.web import tables
 from paqett.web.asked import DEFAULT_LIMIT, Asked, Wanted, settle
 from paqett.web.auth import principal_of
@@ -84,8 +85,11 @@ class _Reader(msgspec.Struct, frozen=True):
     now: datetime
 
     async def page(self, query: Query, limit: int, after: Position | None) -> Page:
+        account = self.principal.account
         async with self.services.readers.statements() as conn:
-            return await read.read_page(conn, self.principal.account, query, self.now, limit, after)
+            if after is not None:  # a stream may last long enough for a move
+                account = await look(conn, account)
+            return await read.read_page(conn, account, query, self.now, limit, after)
 
 
 async def answer(request: _Request, asked: Asked, media_type: str | None = None) -> Response[Any]:

@@ -1,6 +1,7 @@
 """The Litestar applications, and the process that serves them."""
 
 import asyncio
+import gc
 from typing import Any
 
 from litestar import Litestar
@@ -20,7 +21,7 @@ from paqett.web.account import AccountController, SessionController
 from paqett.web.alerts import AlertController, AlertRuleController
 from paqett.web.api_keys import ApiKeyController
 from paqett.web.billing import BillingController, get_plan, stripe_webhook
-from paqett.web.broker import broker_asks
+from paqett.web.broker import Judge, broker_asks
 from paqett.web.channels import ChannelController
 from paqett.web.deletion import DeletionController
 from paqett.web.devices import DeviceController
@@ -105,6 +106,7 @@ def create_app(services: Services) -> Litestar:
     writer = Writer(settings.database, "api ingest", Directory(services.plans), _FLUSH_TIMEOUT_S)
     app.state.door = Door(writer)
     app.state.hub = Hub(settings.database)
+    app.state.broker = Judge(services)
     return app
 
 
@@ -129,6 +131,9 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
     if lacking := shipped.missing():
         _logger.warning("pages do without scripts that `make setup` brings", missing=lacking)
     app = create_app(services)
+    # routes and schemas stay, and an answer's rows are part of no cycle: look rarely
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     servers = [listen(app, settings, settings.http.host, settings.http.port, tls=True)]
     if settings.ops.port:
         ops = create_ops_app(services)

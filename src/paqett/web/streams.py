@@ -27,6 +27,7 @@ from paqett.principals import Principal
 from paqett.readings import read
 from paqett.readings.incoming import Refusals
 from paqett.readings.live import Part
+from paqett.readings.source import look
 from paqett.streams import Status
 from paqett.web.auth import needs, principal_of
 from paqett.web.devices import allowed
@@ -143,6 +144,7 @@ class _Stream:
         """How the devices stand and the latest values, as far as they are new to the reader."""
         account, now = self._principal.account, self._services.clock()
         async with self._services.readers.statements() as conn:
+            account = await look(conn, account)  # a stream lasts long enough for a move
             chosen = await self._devices(conn)
             statuses = await streams.statuses(conn, account.id, chosen[:_MOST_DEVICES], now)
             latest = await read.latest(conn, account, chosen, now)

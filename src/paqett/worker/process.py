@@ -43,6 +43,10 @@ _failures = Counter(
     "paqett_worker_round_failures_total", "Rounds of upkeep that failed; the next tries again.",
     ["work"],
 )  # fmt: skip
+_in_a_row = Gauge(
+    "paqett_worker_round_failures_in_a_row", "How often it failed since it last went well.",
+    ["work"],
+)  # fmt: skip
 _MOVES_EVERY_S = 2.0
 _QUEUE_EVERY_S = 10.0
 _BILLING_EVERY_S = 60.0
@@ -184,30 +188,55 @@ def register(app: App, open_services: Services) -> None:
 async def _every(
     seconds: float, task: _Round, open_services: Services, first_after_s: float = 0
 ) -> None:
+    work = f"{task.__module__.rpartition('.')[2]}.{task.__name__}"
     await asyncio.sleep(first_after_s)
     while True:
         try:
             await task(open_services)
         except (PaqettError, ConnectorException, Error, OSError) as error:
-            _failures.labels(task.__name__).inc()
-            _logger.warning("upkeep failed", work=task.__name__, error=str(error))
+            _failures.labels(work).inc()
+            _in_a_row.labels(work).inc()
+            _logger.warning("upkeep failed", work=work, error=str(error))
+        else:
+            _in_a_row.labels(work).set(0)
         await asyncio.sleep(seconds)
 
 
 async def watch_retention(open_services: Services) -> None:
-    """Drop what has expired where the edition has no policies, and look after them where it has."""
+    """Drop what has expired where the edition has no policies, and look after them where it has.
+
+    Each tier by itself: what is wrong with one keeps no other waiting, and stays overdue. Raises
+    the last that was.
+    """
+    failed = None
+    for state in await _tell_of_retention(open_services):
+        if state.by_worker or state.overdue(open_services.clock()):
+            try:
+                await _apply_retention(open_services, state)
+            except (PaqettError, Error) as error:
+                failed = error
+    await _tell_of_retention(open_services)
+    if failed is not None:
+        raise failed
+
+
+async def _apply_retention(open_services: Services, state: retention.TierState) -> None:
+    async with transaction(open_services.pool) as conn:
+        await moves.settle_retention(conn, state)
+        dropped = await retention.apply(conn, state.name)
+    _logger.info("retention applied", tier=state.name, chunks=dropped)
+
+
+async def _tell_of_retention(open_services: Services) -> list[retention.TierState]:
+    """Each tier as it is now, at `/metrics` too."""
     async with transaction(open_services.pool) as conn:
         states = await retention.states(conn)
+    now = open_services.clock()
     for state in states:
-        if state.by_worker or state.overdue(open_services.clock()):
-            async with transaction(open_services.pool) as conn:
-                await moves.settle_retention(conn, state)
-                dropped = await retention.apply(conn, state.name)
-            _logger.info("retention applied", tier=state.name, chunks=dropped)
-        _overdue.labels(state.name).set(state.overdue(open_services.clock()))
-        if state.oldest is not None:
-            age = open_services.clock() - state.oldest
-            _oldest.labels(state.name).set(age.total_seconds())
+        _overdue.labels(state.name).set(state.overdue(now))
+        age = (now - state.oldest).total_seconds() if state.oldest else 0
+        _oldest.labels(state.name).set(age)
+    return states
 
 
 async def watch_sql_logins(open_services: Services) -> None:
