@@ -41,6 +41,17 @@ def test_a_value_is_told_in_its_unit(house) -> None:
     assert data == [(31.5, "°C"), (2, "°C")]
 
 
+def test_a_level_has_a_unit_where_all_its_devices_have_the_same(house) -> None:
+    everywhere, here = house.above(), house.above(device_id=house.devices[0])
+    for device in (0, 1):
+        house.send({"t": 1}, device=device)
+    unit = "UPDATE series SET unit = %s WHERE device_id = %s"
+    for other, found in ((None, {}), ("°F", {}), ("°C", {everywhere.id: "°C"})):
+        house.rows(unit, "°C", house.devices[0])
+        house.rows(unit, other, house.devices[1])
+        assert house.units() == {here.id: "°C"} | found
+
+
 def test_a_boolean_is_compared_with_equals(house) -> None:
     house.rule(kind="threshold", metric="open", operator="==", threshold=True)
     for value in (False, True, True, False):

@@ -117,6 +117,7 @@ def test_rubbish_is_refused(api, owner) -> None:
 
 def test_text_the_database_cannot_hold_is_refused(api, owner) -> None:
     path = f"/api/v1/devices/{owner.devices[0]}"
+    beyond_the_calendar = b64encode(b"9999-12-31T23:59:59-23:59 a").decode()
 
     async def work(client: httpx.AsyncClient) -> None:
         headers = {"Authorization": f"Bearer {await api.key(owner.account_id)}"}
@@ -124,15 +125,12 @@ def test_text_the_database_cannot_hold_is_refused(api, owner) -> None:
             ("/api/v1/devices?q=%00", "q"),
             ("/api/v1/devices?tag=%00", "tag"),
             ("/api/v1/devices?cursor=MjAyNi0wMS0wMVQwMDowMDowMCBhAGI=", "cursor"),
+            (f"/api/v1/devices?cursor={beyond_the_calendar}", "cursor"),
             (f"{path}/events?cursor=aGVsbG8", "cursor"),
             (f"{path}/telemetry?metrics=%00", "metrics"),
         ):
             answer = await client.get(url, headers=headers)
             assert (answer.status_code, answer.json()["field"]) == (422, field), url
-        # an offset that Python reads and PostgreSQL does not
-        cursor = b64encode(b"2999-01-01T00:00:00+23:59 a").decode()
-        answer = await client.get("/api/v1/devices", params={"cursor": cursor}, headers=headers)
-        assert (answer.status_code, answer.json()["items"]) == (200, [])
         change = {"mac_address": "08:00:2b:01:02:fff"}
         answer = await client.patch(path, json=change, headers=headers)
         assert (answer.status_code, answer.json()["field"]) == (422, "mac_address")
