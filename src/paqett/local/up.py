@@ -70,17 +70,7 @@ async def run(
 
         supervisor = Supervisor(note)
         try:
-            urls = await _database(settings, current, folder, supervisor)
-            loopback = settings.http.host in LOOPBACK
-            sells = {}
-            if demo:
-                supervisor.add(fake.stripe(settings, current, folder))
-                sells = fake.environ(current)
-            _processes(current, folder, supervisor, urls, sells, lan=lan, loopback=loopback)
-            await _first_account(settings, current, urls["owner"])
-            supervisor.add(_agent(current, logs))
-            _wait_answer(f"{current.api_url}/readyz", logs)
-            state.save(folder, current)
+            await _start(settings, current, folder, supervisor, lan=lan, demo=demo)
             say(f"ready in {time.monotonic() - began:.1f} s")
             mail = "" if settings.mail.smtp_host else str(settings.data_dir / "mail")
             welcome.show(current, settings.data_dir, first=first, lan=lan, mail=mail, demo=demo)
@@ -94,6 +84,24 @@ async def run(
             supervisor.stop(STOP_ORDER)
             current.pids = {}
             state.save(folder, current)
+
+
+async def _start(
+    settings: Settings, current: State, folder: Path, supervisor: Supervisor, *,
+    lan: bool, demo: bool,
+) -> None:  # fmt: skip
+    """Everything, in the order in which one needs the other; the API answers afterwards."""
+    urls = await _database(settings, current, folder, supervisor)
+    loopback = settings.http.host in LOOPBACK
+    sells = {}
+    if demo:
+        supervisor.add(fake.stripe(settings, current, folder))
+        sells = fake.environ(current)
+    _processes(current, folder, supervisor, urls, sells, lan=lan, loopback=loopback)
+    await _first_account(settings, current, urls["owner"])
+    supervisor.add(_agent(current, folder / "log"))
+    _wait_answer(f"{current.api_url}/readyz", folder / "log")
+    state.save(folder, current)
 
 
 class _only_one:  # noqa: N801 - reads as a statement
