@@ -33,15 +33,18 @@ def die_with_parent(stop_signal: int, user: str | None = None) -> Callable[[], N
     return prepare
 
 
-def free_port(wanted: int, host: str = "127.0.0.1", taken: tuple[int, ...] = ()) -> int:
-    """`wanted`, or the next port above it that nothing listens on. Raises `OSError`."""
+def free_port(wanted: int, taken: tuple[int, ...] = ()) -> int:
+    """`wanted`, or the next port above it that nothing has, on any address: a broker listens on all.
+
+    Raises `OSError`.
+    """
     for port in range(wanted, wanted + 200):
         if port in taken:
             continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((host, port))
+                probe.bind(("", port))
             except OSError:
                 continue
             return port

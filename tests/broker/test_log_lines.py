@@ -1,4 +1,4 @@
-"""Mosquitto's own lines, as 2.0.11 and 2.0.21 write them."""
+"""Mosquitto's own lines, as 2.0.11, 2.0.21 and 2.1.2 write them."""
 
 import pytest
 
@@ -50,6 +50,39 @@ from paqett.broker.record import Event
             "Client dev2 been disconnected by administrative action.",
             Event("disconnected", "dev2", "cut off by the platform"),
         ),
+        (
+            "Client dev1 [127.0.0.1:48272] disconnected.",
+            Event("disconnected", "dev1", "signed off, or cut off by the platform"),
+        ),
+        (
+            "Client dev1 [127.0.0.1:48284] disconnected: connection closed by client.",
+            Event("disconnected", "dev1", "connection lost"),
+        ),
+        (
+            "Client dev1 [::1:54040] disconnected: exceeded timeout.",
+            Event("disconnected", "dev1", "keep-alive timeout"),
+        ),
+        (
+            "Client dev1 [127.0.0.1:48294] disconnected: session taken over.",
+            Event("taken_over", "dev1", "another connection signed in"),
+        ),
+        (
+            "Client dev1 [127.0.0.1:48256] disconnected: not authorised.",
+            Event("refused", "dev1", "unknown id or wrong secret"),
+        ),
+        (
+            "Client dev2 [127.0.0.1:54004] disconnected: oversize packet.",
+            Event("disconnected", "dev2", "oversize packet"),
+        ),
+        (
+            "Client dev2 [127.0.0.1:54004] disconnected: Connection reset by peer.",
+            Event("disconnected", "dev2", "Connection reset by peer"),
+        ),
+        (
+            "Client dev2 [127.0.0.1:54004] disconnected: bad socket read/write: Unknown error.",
+            Event("disconnected", "dev2", "connection lost"),
+        ),
+        ("Client 127.0.0.1 [127.0.0.1:54044] disconnected: protocol error.", None),
         ("Bad client dev1 sending multiple CONNECT messages.", None),
         ("New connection from 127.0.0.1:44656 on port 18830.", None),
         ("mosquitto version 2.0.11 running", None),
@@ -68,6 +101,10 @@ def test_a_line_becomes_its_event(line: str, event: Event | None) -> None:
         "Client dev2 closed its connection. disconnected, not authorised.",
         "Client dev2 disconnected due to oversize packet disconnected, not authorised.",
         "Client dev2 disconnected: Broken pipe disconnected, not authorised.",
+        "Client dev2 [6.6.6.6:1] disconnected [127.0.0.1:4] disconnected: not authorised.",
+        "Client dev2 [6.6.6.6:1] disconnected. [127.0.0.1:4] disconnected: not authorised.",
+        "Client dev2 [6.6.6.6:1] disconnected: bad socket read/write: x [127.0.0.1:4] disconnected:"
+        " not authorised.",
         # a device on the platform's listener, with another's id or a sentence
         "New client connected from 127.0.0.1:44656 as dev2 (p2, c1, k60, u'dev1').",
         "New client connected from 127.0.0.1:36132 as evil:"

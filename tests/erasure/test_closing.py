@@ -76,6 +76,11 @@ def test_everything_that_opens_a_door_ends_at_once(leaving: Leaving) -> None:
         )
         (role,) = leaving.rows("SELECT role FROM sql_login")[0]
         leaving.rows(f'CREATE ROLE "{role}" LOGIN')
+        (owner,) = leaving.rows(
+            "SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE proname = 'drop_sql_login'"
+        )[0]
+        # whoever creates a role may drop it, since PostgreSQL 16 nobody else
+        leaving.rows(f'GRANT "{role}" TO "{owner}" WITH ADMIN OPTION')
         assert (await leaving.delete(ada)).status_code == 202
         assert (await ada.ask("GET", "/account")).status_code == 401
         assert (await leaving.client.get("/api/v1/devices", headers=key)).status_code == 401

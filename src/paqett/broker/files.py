@@ -15,7 +15,6 @@ from paqett.mqtt.credentials import PROBE, probe_secret, verifier
 from paqett.settings import Broker, Mqtt
 
 _CONF = """\
-per_listener_settings false
 allow_anonymous false
 password_file {folder}/passwords
 acl_file {folder}/acl

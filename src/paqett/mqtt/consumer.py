@@ -443,7 +443,9 @@ def tls_of(settings: Mqtt) -> ssl.SSLContext | None:
 def _subscription(topic: str) -> gmqtt.Subscription:
     """QoS 1, nothing retained, nothing of our own; No Local is an error with $share (§3.8.3.1)."""
     alone = not topic.startswith("$share/")
-    return gmqtt.Subscription(topic, qos=1, no_local=alone, retain_handling_options=2)
+    # what the broker counted while nobody was there is retained, and wanted
+    retained = 0 if topic.startswith("$SYS/") else 2
+    return gmqtt.Subscription(topic, qos=1, no_local=alone, retain_handling_options=retained)
 
 
 def _pubacks(packets: list[int]) -> bytes:
