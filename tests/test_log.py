@@ -8,7 +8,6 @@ import pytest
 import structlog
 
 from paqett import log
-from paqett.cli import main
 
 NASTY = "a\r\n2026-11-25 [error] forged\x1b[2J\x00\x85\u2028end"
 
@@ -63,15 +62,3 @@ def test_a_logger_outlives_the_stream_it_was_made_under(monkeypatch, capsys) -> 
     written = capsys.readouterr().err
     assert "second" in written
     assert "third" in written
-
-
-@pytest.mark.parametrize("name", ["PAQETT_DATABASE__URL", "PAQETT_DATABASE__REPLICA_URL"])
-def test_a_password_with_which_an_address_cannot_be_read_is_not_told(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PAQETT_DATABASE__URL", "postgresql://nobody@127.0.0.1:1/none")
-    monkeypatch.setenv(name, "postgresql://paqett_api:to%psecret@127.0.0.1:1/paqett")
-    assert main(["api"]) == 2
-    said = capsys.readouterr()
-    assert "database.url" in said.err
-    assert "psecret" not in said.out + said.err

@@ -216,7 +216,7 @@ def _run(
     environ = dict(os.environ)
     command = [_binary(program), *arguments]
     if connect:
-        parts = conninfo.conninfo_to_dict(settings.url)
+        parts = conninfo.conninfo_to_dict(db.require_url(settings))
         environ["PGPASSWORD"] = str(parts.pop("password", "") or "")
         command += ["--dbname", conninfo.make_conninfo("", **parts)]
     done = subprocess.run(

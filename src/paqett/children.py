@@ -34,10 +34,7 @@ def die_with_parent(stop_signal: int, user: str | None = None) -> Callable[[], N
 
 
 def free_port(wanted: int, taken: tuple[int, ...] = ()) -> int:
-    """`wanted`, or the next port above it that nothing has on any address: a broker listens on all.
-
-    Raises `OSError`.
-    """
+    """`wanted`, or the next port above it that is free on every address. Raises `OSError`."""
     for port in range(wanted, wanted + 200):
         if port in taken:
             continue

@@ -1,19 +1,24 @@
 """Connections to PostgreSQL: one pool for each process, one transaction for each piece of work."""
 
-from collections.abc import AsyncIterator
+import os
+import ssl
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from psycopg import AsyncConnection, IsolationLevel, OperationalError, ProgrammingError, errors, sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from paqett.children import LOOPBACK
 from paqett.errors import ConfigurationError, Unavailable
 from paqett.settings import Database
 from paqett.sqlfiles import query
 
 Connection = AsyncConnection[DictRow]
+_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 # set once for a connection, not once more in each transaction. What a plan may leave out, chunks
 # above all, is known by the values alone
@@ -24,21 +29,43 @@ _READING = (
 
 
 def require_url(settings: Database) -> str:
-    """The address of the database. Raises `ConfigurationError` where none is set, or for one that
-    cannot be read, of which nothing is repeated: its password may be what is wrong with it."""
+    """The address of the database, by verified TLS beyond this machine unless it says otherwise.
+
+    Raises `ConfigurationError` where none is set, or for one that cannot be read, of which nothing
+    is repeated: its password may be what is wrong with it.
+    """
     if not settings.url:
         raise ConfigurationError(
             "PAQETT_DATABASE__URL is not set; `make up` starts a database of its own"
         )
     try:
-        conninfo_to_dict(settings.url)
+        parts = conninfo_to_dict(settings.url)
         conninfo_to_dict(settings.replica_url)
     except ProgrammingError:
         raise ConfigurationError(
             "database.url or replica_url is no address of PostgreSQL's; in a password % : / @ ? #"
             " are written as %25 %3A %2F %40 %3F %23"
         ) from None
-    return settings.url
+    if _is_here(parts) or "sslmode" in parts or "PGSSLMODE" in os.environ:
+        return settings.url
+    return make_conninfo(settings.url, sslmode="verify-full", **_trusted(parts))
+
+
+def _is_here(parts: Mapping[str, Any]) -> bool:
+    """Whether every server an address names is on this machine."""
+    named = parts.get("hostaddr") or parts.get("host") or os.environ.get("PGHOST", "")
+    hosts = str(named).split(",")
+    return all(not host or host[0] in "/@" or host in LOOPBACK for host in hosts)
+
+
+def _trusted(parts: Mapping[str, Any]) -> dict[str, str]:
+    """Whom to believe: libpq by itself knows nobody but who is in a file of its own."""
+    own = Path("~/.postgresql/root.crt").expanduser()
+    if "sslrootcert" in parts or "PGSSLROOTCERT" in os.environ or own.exists():
+        return {}
+    usual = (os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile, _AUTHORITIES)
+    found = [file for file in usual if file and Path(file).is_file()]
+    return {"sslrootcert": found[0] if found else "system"}
 
 
 def pool(
