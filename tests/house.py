@@ -96,16 +96,27 @@ class House:
         """Make a rule, as the API does."""
 
         async def work(conn: Connection) -> Rule:
-            row = await (
-                await conn.execute(
-                    "SELECT id, email, plan, tier, moving_from, readable_from, retention"
-                    " FROM account JOIN tier ON tier.name = tier WHERE id = %s",
-                    (self.account_id,),
-                )
-            ).fetchone()
-            account = msgspec.convert(row, Account)
+            account = await self._account(conn)
             wanted = msgspec.convert({"name": "rule", **fields}, RuleIn)
             return await alerts.create(conn, account, self.plans["own"], wanted, self.now)
+
+        return self.do(work)  # type: ignore[no-any-return]
+
+    async def _account(self, conn: Connection) -> Account:
+        row = await (
+            await conn.execute(
+                "SELECT id, email, plan, tier, moving_from, readable_from, retention"
+                " FROM account JOIN tier ON tier.name = tier WHERE id = %s",
+                (self.account_id,),
+            )
+        ).fetchone()
+        return msgspec.convert(row, Account)
+
+    def units(self) -> dict[int, str]:
+        """What the levels of rules are measured in, as their page says it."""
+
+        async def work(conn: Connection) -> dict[int, str]:
+            return await alerts.units(conn, await self._account(conn))
 
         return self.do(work)  # type: ignore[no-any-return]
 

@@ -27,6 +27,15 @@ WHERE r.account_id = %(account)s AND r.id > %(after)s
   AND (%(devices)s::text[] IS NULL OR r.device_id = ANY (%(devices)s))
 ORDER BY r.id LIMIT %(limit)s;
 
+-- name: units_of_rules
+-- What the level of each of the account's rules is measured in, where all devices it is about agree.
+SELECT r.id, min(s.unit) AS unit
+FROM alert_rule AS r
+JOIN series AS s ON s.account_id = r.account_id AND s.metric = r.metric
+    AND (r.device_id IS NULL OR s.device_id = r.device_id)
+WHERE r.account_id = %(account)s AND r.kind = 'threshold' AND NOT r.is_flag
+GROUP BY r.id HAVING count(s.unit) = count(*) AND count(DISTINCT s.unit) = 1;
+
 -- name: get_rule
 -- One rule of the account.
 SELECT r.id, r.account_id, r.name, r.kind, r.device_id, r.metric, r.operator, r.threshold, r.clear, r.is_flag,

@@ -12,27 +12,14 @@ FROM account JOIN tier ON tier.name = account.tier WHERE account.id = %(account)
 SELECT id, device_id AS device, metric, kind, mixed FROM series
 WHERE account_id = %(account)s ORDER BY id;
 
--- name: archive_numbers
--- A piece of the account's numbers and booleans of a stretch of time, series by series as given, in
--- each by time, as arrays. The first series goes on behind a moment. LIMIT ends the loop over the
--- series early; that their order is kept is checked by whoever reads them.
+-- name: archive_readings
+-- A piece of the account's numbers and booleans, or of its text values, of a stretch of time, series
+-- by series as given, in each by time, as arrays. The first series goes on behind a moment. LIMIT
+-- ends the loop over the series early; that their order is kept is checked by whoever reads them.
 SELECT array_agg(time), array_agg(series_id), array_agg(value) FROM (
     SELECT r.time, s.id AS series_id, r.value
     FROM unnest(%(series)s::int[]) WITH ORDINALITY AS s (id, place) CROSS JOIN LATERAL (
-        SELECT time, value FROM {tier}
-        WHERE account_id = %(account)s AND series_id = s.id AND time < %(to)s
-          AND time >= CASE s.place WHEN 1 THEN %(first)s::timestamptz ELSE %(from)s::timestamptz END
-        ORDER BY time
-    ) AS r
-    LIMIT %(limit)s
-) AS piece;
-
--- name: archive_texts
--- The same of the account's text values.
-SELECT array_agg(time), array_agg(series_id), array_agg(value) FROM (
-    SELECT r.time, s.id AS series_id, r.value
-    FROM unnest(%(series)s::int[]) WITH ORDINALITY AS s (id, place) CROSS JOIN LATERAL (
-        SELECT time, value FROM {tier_text}
+        SELECT time, value FROM {readings}
         WHERE account_id = %(account)s AND series_id = s.id AND time < %(to)s
           AND time >= CASE s.place WHEN 1 THEN %(first)s::timestamptz ELSE %(from)s::timestamptz END
         ORDER BY time

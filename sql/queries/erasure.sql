@@ -100,14 +100,9 @@ UNION
 SELECT device_id FROM erasure WHERE account_id = %(account)s AND device_id IS NOT NULL
 ORDER BY id;
 
--- name: left_numbers
+-- name: left_readings
 -- Whether a chunk holds any reading of the account, by whatever series: those there are.
-SELECT DISTINCT series_id FROM {tier}
-WHERE account_id = %(account)s AND time >= %(from)s AND time < %(to)s;
-
--- name: left_texts
--- The same for text values.
-SELECT DISTINCT series_id FROM {tier_text}
+SELECT DISTINCT series_id FROM {readings}
 WHERE account_id = %(account)s AND time >= %(from)s AND time < %(to)s;
 
 -- name: erase_account_rows

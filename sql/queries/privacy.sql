@@ -161,7 +161,7 @@ FROM (
     LIMIT %(most)s
 ) AS found;
 
--- name: unknown_numbers
+-- name: unknown_readings
 -- Whether a chunk holds readings of series that no account has: one look into the index for each gap
 -- between the series there are, the newest first. Those a deletion is carrying away are no gap.
 WITH known AS (
@@ -178,28 +178,7 @@ WITH known AS (
 )
 SELECT count(*) AS gaps
 FROM gap CROSS JOIN LATERAL (
-    SELECT series_id FROM {tier} WHERE series_id > gap.after AND series_id < gap.before
-      AND time >= %(from)s AND time < %(to)s
-    ORDER BY series_id LIMIT 1
-) AS found;
-
--- name: unknown_texts
--- The same for text values of no account.
-WITH known AS (
-    SELECT id FROM series
-    UNION SELECT unnest(series_ids) FROM erasure
-    UNION SELECT jsonb_array_elements_text(args -> 'series_ids')::int FROM procrastinate_jobs
-    WHERE task_name = 'erase_series' AND status IN ('todo', 'doing')
-    UNION SELECT 0
-), gap AS (
-    SELECT after, before FROM (
-        SELECT id AS after, coalesce(lead(id) OVER (ORDER BY id), 2147483647) AS before FROM known
-    ) AS pair
-    WHERE before > after + 1 ORDER BY after DESC LIMIT %(most)s
-)
-SELECT count(*) AS gaps
-FROM gap CROSS JOIN LATERAL (
-    SELECT series_id FROM {tier_text} WHERE series_id > gap.after AND series_id < gap.before
+    SELECT series_id FROM {readings} WHERE series_id > gap.after AND series_id < gap.before
       AND time >= %(from)s AND time < %(to)s
     ORDER BY series_id LIMIT 1
 ) AS found;

@@ -10,20 +10,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from paqett import notices
-from paqett.conditions import Operator
+from paqett.conditions import IN_WORDS
 from paqett.db import Connection
 from paqett.sqlfiles import query, tier_query
 
 GAP = timedelta(seconds=15)
 _MOST_TOLD = 20
-_WORDS: dict[Operator, str] = {
-    ">": "above",
-    ">=": "not below",
-    "<": "below",
-    "<=": "not above",
-    "==": "equal to",
-    "!=": "not equal to",
-}
 
 
 async def accounts_due(conn: Connection, now: datetime) -> list[int]:
@@ -143,6 +135,7 @@ def _data(row: dict[str, Any], event: str) -> dict[str, object]:
         "device_name": row["device_name"],
         "metric": row["metric"],
         "value": row["value"] if fired else row["resolved_value"],
+        "unit": row["unit"],
         "what": _fired_words(row) if fired else _resolved_words(row),
         "since_time": row["since"],
         "fired_time": row["fired_at"],
@@ -158,7 +151,7 @@ def _fired_words(row: dict[str, Any]) -> str:
     said = f"{row['metric']} is {_measured(row, row['value'])}"
     if row["operator"] is None or row["is_flag"]:
         return said
-    return f"{said}, {_WORDS[row['operator']]} {_measured(row, row['threshold'])}"
+    return f"{said}, {IN_WORDS[row['operator']]} {_measured(row, row['threshold'])}"
 
 
 def _resolved_words(row: dict[str, Any]) -> str:

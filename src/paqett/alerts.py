@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from paqett import lists
 from paqett.accounts import Account
 from paqett.conditions import OPERATORS, Operator, State
 from paqett.db import Connection
 from paqett.devices import Name
 from paqett.errors import Invalid, LimitReached, NotFound
+from paqett.lists import Page
 from paqett.plans import Plan
 from paqett.sqlfiles import query
 
@@ -105,13 +107,6 @@ class Alert(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Page(msgspec.Struct, frozen=True):
-    """A list answer; `next_cursor` is None on the last page."""
-
-    items: list[Any]
-    next_cursor: str | None
-
-
 def seconds(given: int | str | None, kind: Kind) -> int:
     """`for` in seconds. Raises `Invalid`."""
     if given is None:
@@ -171,6 +166,12 @@ def _check_threshold(wanted: RuleIn) -> None:
         raise Invalid(f"clear lies {side} the threshold, so it would never resolve.", field="clear")
 
 
+async def units(conn: Connection, account: Account) -> dict[int, str]:
+    """What the levels of rules are measured in, by the rule's id, where the metric has a unit."""
+    rows = await conn.execute(query("units_of_rules"), {"account": account.id})
+    return {row["id"]: row["unit"] for row in await rows.fetchall()}
+
+
 def _rule(row: dict[str, Any]) -> Rule:
     threshold = row["threshold"]
     if row["is_flag"]:
@@ -227,19 +228,12 @@ async def list_rules(
 
     Raises `Invalid` for a cursor that is not ours.
     """
-    after = _number(cursor) or 0
-    values = {"account": account.id, "devices": devices, "after": after, "limit": limit + 1}
+    values = {
+        "account": account.id, "devices": devices, "after": lists.read_id(cursor) or 0,
+        "limit": limit + 1,
+    }  # fmt: skip
     rows = await (await conn.execute(query("list_rules"), values)).fetchall()
-    items = [_rule(row) for row in rows[:limit]]
-    return Page(items, str(items[-1].id) if len(rows) > limit else None)
-
-
-def _number(cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 10):
-        raise Invalid("The cursor is not one of ours.", field="cursor")
-    return int(cursor)
+    return Page([_rule(row) for row in rows[:limit]], lists.next_id(rows, limit))
 
 
 async def get(conn: Connection, account: Account, rule_id: int, devices: list[str] | None) -> Rule:
@@ -317,8 +311,8 @@ async def list_alerts(
     """
     values = {
         "account": account.id, "state": state, "rule": rule, "devices": devices,
-        "before": _number(cursor), "limit": limit + 1,
+        "before": lists.read_id(cursor), "limit": limit + 1,
     }  # fmt: skip
     rows = await (await conn.execute(query("list_alerts"), values)).fetchall()
     items = [msgspec.convert({**row, "device": row["device_id"]}, Alert) for row in rows[:limit]]
-    return Page(items, str(items[-1].id) if len(rows) > limit else None)
+    return Page(items, lists.next_id(rows, limit))

@@ -24,6 +24,14 @@ OPERATORS: Final[dict[str, tuple[bool, bool, bool]]] = {
     "!=": (True, False, True),
 }
 """Whether a value below, at and above the level is beyond it."""
+IN_WORDS: Final[dict[Operator, str]] = {
+    ">": "above",
+    ">=": "at or above",
+    "<": "below",
+    "<=": "at or below",
+    "==": "exactly",
+    "!=": "anything but",
+}
 
 
 class Condition(msgspec.Struct, frozen=True):

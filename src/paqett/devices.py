@@ -1,7 +1,6 @@
 """Devices of an account: their metadata, secrets and status."""
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -9,10 +8,11 @@ import msgspec
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from paqett import jobs, mac
+from paqett import jobs, lists, mac
 from paqett.accounts import Account
 from paqett.db import Connection
 from paqett.errors import Conflict, Invalid, LimitReached, NotFound, Problem
+from paqett.lists import Page
 from paqett.mqtt.credentials import new_device_id, new_secret, verifier
 from paqett.plans import Plan
 from paqett.sqlfiles import query
@@ -97,13 +97,6 @@ class DeviceIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tags: Tags = []
     report_interval: Seconds | None = None
     clock: Literal["device", "server"] = "device"
-
-
-class Page(msgspec.Struct, frozen=True):
-    """A list answer; `next_cursor` is None on the last page."""
-
-    items: list[Any]
-    next_cursor: str | None
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -292,7 +285,7 @@ async def list_devices(
 
     Without `now` it is the database's. Raises `Invalid` for a foreign cursor.
     """
-    after_time, after_id = _read_cursor(cursor, _ID)
+    after_time, after_id = lists.read_time(cursor, _ID)
     values = {
         "account": account.id,
         "allowed": None if allowed is None else list(allowed),
@@ -308,7 +301,7 @@ async def list_devices(
     rows = await (await conn.execute(query("list_devices"), values)).fetchall()
     items = [shown(row) for row in rows[:limit]]
     last = items[-1] if len(rows) > limit else None
-    return Page(items, _write_cursor(last.created_at, last.id) if last else None)
+    return Page(items, lists.write_time(last.created_at, last.id) if last else None)
 
 
 async def ids(
@@ -322,23 +315,6 @@ async def ids(
     }
     rows = await (await conn.execute(query("device_ids"), values)).fetchall()
     return [row["id"] for row in rows]
-
-
-def _write_cursor(time: datetime, key: str | int) -> str:
-    return urlsafe_b64encode(f"{time.isoformat()} {key}".encode()).decode()
-
-
-def _read_cursor(cursor: str | None, form: re.Pattern[str]) -> tuple[datetime | None, str | None]:
-    """The time and the key after which the page begins. Raises `Invalid`."""
-    if cursor is None:
-        return None, None
-    try:
-        time, key = urlsafe_b64decode(cursor).decode().split(" ")
-        if form.fullmatch(key):
-            return datetime.fromisoformat(time), key
-    except ValueError:
-        pass
-    raise Invalid("The cursor is not one of ours.", field="cursor")
 
 
 async def update(
@@ -394,7 +370,7 @@ async def events(
     conn: Connection, account: Account, device_id: str, limit: int, cursor: str | None = None
 ) -> Page:
     """A page of connection events, newest first. Raises `NotFound`, `Invalid` for the cursor."""
-    after_time, after_id = _read_cursor(cursor, _NUMBER)
+    after_time, after_id = lists.read_time(cursor, _NUMBER)
     await get(conn, account, device_id)
     values = {
         "account": account.id,
@@ -407,5 +383,5 @@ async def events(
     last = rows[limit - 1] if len(rows) > limit else None
     return Page(
         [msgspec.convert(row, Event) for row in rows[:limit]],
-        _write_cursor(last["time"], last["id"]) if last else None,
+        lists.write_time(last["time"], last["id"]) if last else None,
     )

@@ -33,15 +33,7 @@ def configure(level: str, form: str, process: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _printable,
     ]
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if form == "json"
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
-            # the default prints local variables, and those hold secrets
-            exception_formatter=_traceback,
-        )
-    )
+    renderer = _renderer(form)
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer]
         if form == "json"
@@ -64,6 +56,16 @@ def configure(level: str, form: str, process: str) -> None:
     logging.getLogger("gmqtt.mqtt.protocol").setLevel(logging.ERROR)
     # uvicorn warns of every request that is not HTTP: strangers must not fill the log.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+def _renderer(form: str) -> Any:
+    if form == "json":
+        return structlog.processors.JSONRenderer()
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(),
+        # the default prints local variables, and those hold secrets
+        exception_formatter=_traceback,
+    )
 
 
 def _printable(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import msgspec
 from paqett import devices, jobs
 from paqett.accounts import Account
 from paqett.db import Connection
-from paqett.devices import Page
 from paqett.errors import NotFound
+from paqett.lists import Page
 from paqett.sqlfiles import query
 
 _LONGEST_NAME = 128

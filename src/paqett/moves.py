@@ -20,7 +20,7 @@ from paqett.db import Connection
 from paqett.errors import Invalid, NotFound
 from paqett.plans import Plan
 from paqett.retention import TierState
-from paqett.sqlfiles import query, tier_query
+from paqett.sqlfiles import READING_FORMS, query, tier_query
 
 GRACE = timedelta(days=14)  # product contract §5: downgrade
 SLICE = timedelta(days=1)
@@ -244,12 +244,12 @@ async def _carry(conn: Connection, account_id: int, piece: Slice, span: timedelt
     """Copied, then deleted: nobody else writes to the tier that is left, and the lock is held."""
     start, end = piece.carried_to, piece.carried_to + span
     values = {"account": account_id, "series": piece.series}
-    for form in ("numbers", "texts"):
+    for form in READING_FORMS:
         if end > piece.oldest:
             statement = tier_query(f"carry_{form}", piece.moving_from, piece.tier)
             kept = {**values, "from": max(start, piece.oldest), "to": end}
             await conn.execute(statement, kept)
-        erase = tier_query(f"erase_{form}", piece.moving_from)
+        erase = tier_query("erase_readings", piece.moving_from, form=form)
         await conn.execute(erase, {**values, "from": start, "to": end})
 
 
@@ -265,8 +265,7 @@ async def close_move(conn: Connection, account_id: int) -> bool:
     move = await (await conn.execute(query("open_move"), {"account": account_id})).fetchone()
     if move is None or move["carried_to"] < move["until"]:
         return False
-    span = {"series": move["series"], "from": move["until"], "to": None}
-    left = await _oldest(conn, source, account_id, **span)
+    left = await oldest_reading(conn, source, account_id, move["series"], move["until"], None)
     if left is not None:  # a clock was wrong when it was stored
         values = {"account": account_id, "until": left + SLICE}
         await conn.execute(query("prolong_move"), values)
@@ -291,11 +290,16 @@ async def report_long(conn: Connection, now: datetime) -> list[int]:
     return [row["account_id"] for row in rows]
 
 
-async def _oldest(conn: Connection, tier: str, account_id: int, **more: object) -> datetime | None:
+async def oldest_reading(
+    conn: Connection, tier: str, account_id: int, series: list[int],
+    from_: datetime | None, to: datetime | None,
+) -> datetime | None:  # fmt: skip
+    """When the first reading of these series is of, in the tier, within `[from_, to)`."""
+    values = {"account": account_id, "series": series, "from": from_, "to": to}
     found = []
-    for name in ("oldest_series_number", "oldest_series_text"):
-        rows = await conn.execute(tier_query(name, tier), {"account": account_id, **more})
-        row = await rows.fetchone()
+    for form in READING_FORMS:
+        statement = tier_query("oldest_of_series", tier, form=form)
+        row = await (await conn.execute(statement, values)).fetchone()
         if row and row["time"] is not None:
             found.append(row["time"])
     return min(found, default=None)

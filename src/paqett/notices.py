@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from psycopg.types.json import Jsonb
 
-from paqett import channels, mails, notice_events
+from paqett import channels, lists, mails, notice_events
 from paqett.db import Connection
 from paqett.errors import Invalid
 from paqett.notice_events import OPTIONAL_KINDS, Kind
@@ -126,16 +126,12 @@ async def list_notices(
 
     Raises `Invalid` for a cursor that is not ours.
     """
-    if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-        raise Invalid("The cursor is not one of ours.", field="cursor")
-    before = None if cursor is None else int(cursor)
     values = {
-        "account": account_id, "kind": kind, "devices": devices, "before": before,
+        "account": account_id, "kind": kind, "devices": devices, "before": lists.read_id(cursor),
         "limit": limit + 1,
     }  # fmt: skip
     rows = await (await conn.execute(query("list_notices"), values)).fetchall()
-    items = [_notice(row) for row in rows[:limit]]
-    return Page(items, str(items[-1].id) if len(rows) > limit else None)
+    return Page([_notice(row) for row in rows[:limit]], lists.next_id(rows, limit))
 
 
 def _notice(row: dict[str, Any]) -> Notice:

@@ -66,6 +66,15 @@ def _normal(password: str) -> str:
     return unicodedata.normalize("NFKC", password)
 
 
+async def hash_once(settings: Auth, password: str) -> str:
+    """The argon2id hash to store, where no `Hasher` stays open."""
+    hasher = Hasher(settings)
+    try:
+        return await hasher.hash(password)
+    finally:
+        hasher.close()
+
+
 class Hasher:
     """Hashes in threads of its own: as many at a time as the settings say, and a short queue.
 

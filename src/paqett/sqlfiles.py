@@ -2,21 +2,24 @@
 
 A file in `sql/queries/` holds queries of one subject. Each begins with `-- name: its_name`, then a
 comment line with its reason, then one statement with `%(parameter)s` placeholders. `{tier}`,
-`{tier_text}`, `{other}` and `{other_text}` are the only composed parts: identifiers that come from
-the table `tier`.
+`{tier_text}`, `{other}`, `{other_text}` and `{readings}` are the only composed parts: identifiers
+that come from the table `tier`. `{readings}` is `{tier}` or `{tier_text}`, in a query of either.
 """
 
 import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import LiteralString
+from typing import Literal, LiteralString
 
 import msgspec
 from psycopg import sql
 
 from paqett.settings import sql_dir
 
+ReadingForm = Literal["numbers", "texts"]
+"""In which of a tier's two hypertables a reading stands; booleans are numbers."""
+READING_FORMS: tuple[ReadingForm, ...] = ("numbers", "texts")
 _HEAD = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
@@ -63,18 +66,26 @@ def query(name: str) -> LiteralString:
     return queries()[name].text
 
 
+def readings_table(tier: str, form: ReadingForm) -> str:
+    """The hypertable's name."""
+    return f"telemetry_{tier}{'_text' if form == 'texts' else ''}"
+
+
 @cache
-def tier_query(name: str, tier: str, other: str | None = None) -> sql.Composed:
+def tier_query(
+    name: str, tier: str, other: str | None = None, *, form: ReadingForm = "numbers"
+) -> sql.Composed:
     """The statement called `name` for one tier, or two while a move is open.
 
     The names come from the table `tier`.
     """
     other = other or tier
     return sql.SQL(query(name)).format(
-        tier=sql.Identifier(f"telemetry_{tier}"),
-        tier_text=sql.Identifier(f"telemetry_{tier}_text"),
-        other=sql.Identifier(f"telemetry_{other}"),
-        other_text=sql.Identifier(f"telemetry_{other}_text"),
+        tier=sql.Identifier(readings_table(tier, "numbers")),
+        tier_text=sql.Identifier(readings_table(tier, "texts")),
+        other=sql.Identifier(readings_table(other, "numbers")),
+        other_text=sql.Identifier(readings_table(other, "texts")),
+        readings=sql.Identifier(readings_table(tier, form)),
     )
 
 

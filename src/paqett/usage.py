@@ -1,7 +1,5 @@
-"""What an account has used of its plan, and what was refused. A point is one metric value."""
+"""What an account has used of its plan. A point is one metric value."""
 
-import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -10,13 +8,11 @@ import msgspec
 from paqett import notices
 from paqett.accounts import Account
 from paqett.db import Connection
-from paqett.errors import Invalid
 from paqett.plans import Plan
 from paqett.sqlfiles import query
 
 LEVELS = (80, 90, 100)
 """% of the day's points at which somebody is warned."""
-_CURSOR = re.compile(r"([0-9T:+-]{1,40}) ([A-Za-z0-9_-]{1,16}) ([a-z_]{1,64})")
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -125,34 +121,6 @@ class Usage(msgspec.Struct, frozen=True):
     days: list[Day]
     months: list[Month]
     api: ApiUsage
-
-
-class Example(msgspec.Struct, frozen=True):
-    """A refused message: at most 4 KB of its payload; `payload_bytes` is the whole one's size."""
-
-    time: datetime
-    topic: str
-    metric: str | None
-    detail: str
-    payload: str
-    payload_bytes: int
-
-
-class RejectionHour(msgspec.Struct, frozen=True):
-    """Points of one device refused for one code in one hour of receipt, with some examples."""
-
-    device: str
-    hour: datetime
-    code: str
-    points: int
-    examples: list[Example]
-
-
-class Page(msgspec.Struct, frozen=True):
-    """A list answer; `next_cursor` is None on the last page."""
-
-    items: list[RejectionHour]
-    next_cursor: str | None
 
 
 async def today(
@@ -290,67 +258,3 @@ async def _late_bucket(conn: Connection, account: Account, plan: Plan, now: date
     passed_s = max(0.0, (now - row["late_at"]).total_seconds())
     left = row["late_left"] + passed_s * plan.points_per_day / 86_400
     return LateBucket(int(min(limit, left)), limit)
-
-
-async def rejections(
-    conn: Connection, account: Account, *, devices: list[str] | None, code: str | None,
-    limit: int, cursor: str | None,
-) -> Page:  # fmt: skip
-    """Refusals by device, hour and code, newest hour first. Raises `Invalid` for a bad cursor."""
-    after = _read_cursor(cursor)
-    values = {
-        "account": account.id, "devices": devices, "code": code, "limit": limit + 1,
-        "after_hour": after[0], "after_device": after[1], "after_code": after[2],
-    }  # fmt: skip
-    rows = await (await conn.execute(query("rejection_hours"), values)).fetchall()
-    page = rows[:limit]
-    examples = await _examples(conn, account, page)
-    items = [
-        RejectionHour(
-            row["device"], row["hour"], row["code"], row["points"],
-            examples.get((row["device"], row["hour"], row["code"]), []),
-        )
-        for row in page
-    ]  # fmt: skip
-    return Page(items, _write_cursor(items[-1]) if len(rows) > limit else None)
-
-
-async def _examples(
-    conn: Connection, account: Account, page: list[dict[str, Any]]
-) -> dict[tuple[str, datetime, str], list[Example]]:
-    found = await conn.execute(
-        query("rejection_examples"),
-        {
-            "account": account.id,
-            "devices": [row["device"] for row in page],
-            "hours": [row["hour"] for row in page],
-            "codes": [row["code"] for row in page],
-        },
-    )
-    examples: dict[tuple[str, datetime, str], list[Example]] = {}
-    for row in await found.fetchall():
-        kept = examples.setdefault((row["device_id"], row["hour"], row["code"]), [])
-        text = bytes(row["payload"]).decode("utf-8", "replace")
-        kept.append(
-            Example(
-                row["time"], row["topic"], row["metric"], row["detail"], text, row["payload_bytes"]
-            )
-        )
-    return examples
-
-
-def _write_cursor(last: RejectionHour) -> str:
-    return urlsafe_b64encode(f"{last.hour.isoformat()} {last.device} {last.code}".encode()).decode()
-
-
-def _read_cursor(cursor: str | None) -> tuple[datetime | None, str | None, str | None]:
-    if cursor is None:
-        return None, None, None
-    try:
-        found = _CURSOR.fullmatch(urlsafe_b64decode(cursor).decode())
-        if found is not None:
-            # as UTC: PostgreSQL knows no offsets of a whole day, as Python does
-            return datetime.fromisoformat(found[1]).astimezone(UTC), found[2], found[3]
-    except (ValueError, OverflowError):
-        pass
-    raise Invalid("The cursor is not one of ours.", field="cursor")

@@ -26,6 +26,32 @@ def test_a_threshold_fires_once_and_resolves_at_its_clear_level(house) -> None:
     assert resolved == "Resolved: rule on owner-0: t is 28, which is good again."
 
 
+def test_a_value_is_told_in_its_unit(house) -> None:
+    house.above(30.5)
+    house.send({"t": 31.5})
+    house.rows("UPDATE series SET unit = '°C' WHERE metric = 't'")
+    house.tick()
+    house.later(1)
+    house.send({"t": 2})
+    house.tick()
+    resolved, fired = house.titles()
+    assert fired == "Alert: rule on owner-0: t is 31.5 °C, above 30.5 °C."
+    assert resolved == "Resolved: rule on owner-0: t is 2 °C, which is good again."
+    data = house.rows("SELECT data -> 'value', data -> 'unit' FROM notice ORDER BY id")
+    assert data == [(31.5, "°C"), (2, "°C")]
+
+
+def test_a_level_has_a_unit_where_all_its_devices_have_the_same(house) -> None:
+    everywhere, here = house.above(), house.above(device_id=house.devices[0])
+    for device in (0, 1):
+        house.send({"t": 1}, device=device)
+    unit = "UPDATE series SET unit = %s WHERE device_id = %s"
+    for other, found in ((None, {}), ("°F", {}), ("°C", {everywhere.id: "°C"})):
+        house.rows(unit, "°C", house.devices[0])
+        house.rows(unit, other, house.devices[1])
+        assert house.units() == {here.id: "°C"} | found
+
+
 def test_a_boolean_is_compared_with_equals(house) -> None:
     house.rule(kind="threshold", metric="open", operator="==", threshold=True)
     for value in (False, True, True, False):

@@ -30,6 +30,18 @@ async def fill(shop: Shop, ada: Person) -> str:
     return device
 
 
+async def lapsed(shop: Shop) -> tuple[Person, str]:
+    """A person whose subscription ended unpaid, and their device with its 30 readings."""
+    ada = await shop.person()
+    bought = await shop.buy(ada)
+    await shop.deliver_all()
+    await process.move_readings(shop.services)
+    device = await fill(shop, ada)
+    shop.fake.cancel(bought["id"], "payment_failed")
+    await shop.deliver_all()
+    return ada, device
+
+
 async def seen(ada: Person, device: str) -> int:
     assert (await ada.sign_in()).status_code == 200  # days have passed
     answer = await ada.ask("GET", f"/devices/{device}/telemetry", params={"from": "-100d"})
@@ -46,13 +58,7 @@ async def round_(shop: Shop) -> None:
 
 def test_the_grace_is_told_three_times_and_then_the_rest_is_erased(shop: Shop) -> None:
     async def work(shop: Shop) -> None:
-        ada = await shop.person()
-        bought = await shop.buy(ada)
-        await shop.deliver_all()
-        await process.move_readings(shop.services)
-        device = await fill(shop, ada)
-        shop.fake.cancel(bought["id"], "payment_failed")
-        await shop.deliver_all()
+        ada, device = await lapsed(shop)
         due = shop.now() + timedelta(days=14)
         plan = await shop.plan(ada)
         assert plan["name"] == "free"
@@ -114,13 +120,7 @@ def test_each_letter_has_the_day_and_leads_to_the_export(shop: Shop) -> None:
 
 def test_a_larger_plan_within_the_grace_calls_it_off(shop: Shop) -> None:
     async def work(shop: Shop) -> None:
-        ada = await shop.person()
-        bought = await shop.buy(ada)
-        await shop.deliver_all()
-        await process.move_readings(shop.services)
-        device = await fill(shop, ada)
-        shop.fake.cancel(bought["id"], "payment_failed")
-        await shop.deliver_all()
+        ada, device = await lapsed(shop)
         assert (await shop.plan(ada))["readings_follow_at"] is not None
         shop.later(days=10)
         await shop.buy(ada)

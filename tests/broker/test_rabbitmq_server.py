@@ -104,6 +104,13 @@ def set_secret(url: str, device_id: str, secret: str) -> None:
         conn.execute("UPDATE device SET verifier = %s WHERE id = %s", (verifier(secret), device_id))
 
 
+@pytest.fixture
+def device_id(database_url: str, owner: Tenant) -> str:
+    """A device whose secret is `s`."""
+    set_secret(database_url, owner.devices[0], "s")
+    return owner.devices[0]
+
+
 def state(url: str, device_id: str) -> str:
     with psycopg.connect(url) as conn:
         row = conn.execute("SELECT connection FROM device WHERE id = %s", (device_id,)).fetchone()
@@ -153,11 +160,8 @@ class Device:
 
 
 def test_a_device_connects_and_is_cut_off_when_its_secret_changes(
-    rabbit: Rabbit, settings: Settings, database_url: str, owner: Tenant
+    rabbit: Rabbit, settings: Settings, database_url: str, device_id: str
 ) -> None:
-    device_id = owner.devices[0]
-    set_secret(database_url, device_id, "s")
-
     async def work() -> None:
         async with running(settings):
             device = await Device(device_id).sign_in(rabbit.port, device_id, "s")
@@ -180,10 +184,8 @@ def test_a_device_connects_and_is_cut_off_when_its_secret_changes(
 
 @pytest.mark.parametrize("how", ["disabled", "paused", "deleted"])
 def test_who_may_not_connect_any_more_is_cut_off(
-    rabbit: Rabbit, settings: Settings, database_url: str, owner: Tenant, how: str
+    rabbit: Rabbit, settings: Settings, database_url: str, owner: Tenant, device_id: str, how: str
 ) -> None:
-    device_id = owner.devices[0]
-    set_secret(database_url, device_id, "s")
     change = {
         "disabled": "UPDATE account SET disabled_at = now() WHERE id = %(account)s",
         "paused": "UPDATE device SET paused_at = now() WHERE id = %(device)s",
@@ -203,11 +205,8 @@ def test_who_may_not_connect_any_more_is_cut_off(
 
 
 def test_a_second_connection_takes_over_whatever_its_client_id(
-    rabbit: Rabbit, settings: Settings, database_url: str, owner: Tenant
+    rabbit: Rabbit, settings: Settings, database_url: str, device_id: str
 ) -> None:
-    device_id = owner.devices[0]
-    set_secret(database_url, device_id, "s")
-
     async def work() -> None:
         async with running(settings):
             first = await Device(device_id).sign_in(rabbit.port, device_id, "s")
@@ -230,11 +229,9 @@ def test_a_second_connection_takes_over_whatever_its_client_id(
 
 
 def test_a_device_without_a_client_id_is_let_in(
-    rabbit: Rabbit, settings: Settings, database_url: str, owner: Tenant
+    rabbit: Rabbit, settings: Settings, device_id: str
 ) -> None:
     """As `mosquitto_pub` does it; the broker then makes one up."""
-    device_id = owner.devices[0]
-    set_secret(database_url, device_id, "s")
 
     async def work() -> None:
         async with process(settings):

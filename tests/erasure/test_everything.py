@@ -21,7 +21,7 @@ from leaving import TIERS, Leaving
 from paqett import accounts, db, devices
 from paqett.erasure import steps, sweep
 from paqett.exports import records
-from paqett.worker import erasure
+from paqett.worker import erasure, reapplying
 from stacks import until
 from support import at, create, drop
 
@@ -235,9 +235,9 @@ def test_what_is_restored_is_erased_again(one: tuple[Leaving, Belongings], serve
         restored.rows("UPDATE account SET created_at = now() WHERE id = %s", kept.account)
 
         async def again(restored: Leaving) -> None:
-            done = await erasure.reapply(restored.services)
+            done = await reapplying.reapply(restored.services)
             assert (done.known, done.accounts, done.devices) == (2, 1, 1)
-            done = await erasure.reapply(restored.services)
+            done = await reapplying.reapply(restored.services)
             assert (done.known, done.accounts, done.devices) == (4, 0, 0)
 
         with restored.server:
@@ -261,7 +261,7 @@ def test_an_account_made_after_the_restore_keeps_its_number(leaving: Leaving) ->
             "INSERT INTO account (id, email, plan, tier) OVERRIDING SYSTEM VALUE"
             " VALUES (%s, 'new@example.org', 'own', 'own')", made.account,
         )  # fmt: skip
-        done = await erasure.reapply(leaving.services)
+        done = await reapplying.reapply(leaving.services)
         assert (done.known, done.accounts) == (1, 0)
 
     leaving.run(work)

@@ -12,8 +12,10 @@ import pytest
 
 from paqett import db
 from paqett.errors import ConfigurationError
-from paqett.local import state, torture
-from paqett.local.torture import Balance, Options, Report, Round
+from paqett.local import promises, state, torture
+from paqett.local.promises import Balance
+from paqett.local.torture import Options
+from paqett.local.torture_report import Report, Round, table
 from paqett.plans import load_plans
 from paqett.settings import Settings
 from support import Tenant, with_url
@@ -25,8 +27,8 @@ NOW_US = int(NOW.timestamp() * 1e6)
 def counted(settings: Settings, file: Path, accounts: list[int]) -> Balance:
     async def work() -> Balance:
         async with await db.connect(settings.database, "test", autocommit=True) as conn:
-            await torture.stage(conn, file)
-            return await torture.count(conn, "own", accounts, NOW - timedelta(minutes=1))
+            await promises.stage(conn, file)
+            return await promises.count(conn, "own", accounts, NOW - timedelta(minutes=1))
 
     return asyncio.run(work())
 
@@ -143,7 +145,7 @@ def test_it_refuses_what_it_cannot_kill(
 
 def test_the_report_says_beside_each_number_what_it_counts() -> None:
     report = Report(1, [ONE, Round(2, "api", NOW, None)], 10, 9, 27, 30, 0, 0, passed=False)
-    text = torture.table(report)
+    text = table(report)
     assert "10 messages" in text
     assert "27 points" in text
     assert "not back" in text

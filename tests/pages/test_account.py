@@ -173,6 +173,7 @@ def test_what_was_typed_stays_where_it_was_refused(site: Site, owner: Member) ->
 def test_a_rule_is_tried_on_the_last_24_hours_before_it_is_made(
     eyes: Eyes, site: Site, owner: Member
 ) -> None:
+    site.rows("UPDATE series SET unit = '°C' WHERE metric = 'temperature'")
     with eyes.open("/alerts/rules/new", owner) as page:
         page.fill("#name", "Preview")
         page.fill("#metric", "temperature")
@@ -181,11 +182,16 @@ def test_a_rule_is_tried_on_the_last_24_hours_before_it_is_made(
         page.wait_for_selector("text=there would have been")
         assert page.input_value("#name") == "Preview"
         assert page.input_value("#threshold") == "30"
-        assert page.locator("[aria-label='What the rule would have done'] tbody tr").count() == 3
+        told = page.locator(
+            "[aria-label='What the rule would have done'] tbody tr"
+        ).all_inner_texts()
+        assert len(told) == 3
+        assert all("°C" in line for line in told)
         eyes.barriers(page)
         eyes.shoot(page, "rule-preview")
         page.click("text=Make the rule")
         page.wait_for_selector("text=The rule is saved.")
+        assert page.locator("tr:has-text('Preview')").get_by_text("above 30 °C").count() == 1
         page.click("a:has-text('Preview')")
         eyes.shoot(page, "rule")
         page.fill("#clear", "28")

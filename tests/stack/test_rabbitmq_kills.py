@@ -14,7 +14,7 @@ import pytest
 
 from paqett import db, migrate
 from paqett.children import die_with_parent
-from paqett.local import fleet, postgres, simulate, torture
+from paqett.local import fleet, postgres, promises, simulate
 from paqett.local.fleet import SimDevice
 from paqett.plans import load_plans
 from paqett.settings import load
@@ -120,7 +120,7 @@ def test_killing_rabbitmq_and_ingest_together_loses_nothing(record_property) -> 
                 await asyncio.sleep(random.uniform(1.0, 4.0))
             enough.set()
             ledger = await sending
-            await torture.stage(conn, file)
+            await promises.stage(conn, file)
             balance = await settled(conn, own.tier, devices, began)
         record_property("published", ledger.published)
         record_property("acknowledged", ledger.acknowledged)
@@ -134,12 +134,12 @@ def test_killing_rabbitmq_and_ingest_together_loses_nothing(record_property) -> 
 
 async def settled(
     conn: db.Connection, tier: str, devices: list[SimDevice], began: datetime
-) -> torture.Balance:
+) -> promises.Balance:
     """The balance once nothing is missing, or nothing has come for 20 s."""
     accounts = sorted({device.account_id for device in devices})
     best, patience = -1, 40
     while True:
-        balance = await torture.count(conn, tier, accounts, began - timedelta(minutes=1))
+        balance = await promises.count(conn, tier, accounts, began - timedelta(minutes=1))
         patience = patience - 1 if balance.stored == best else 40
         if balance.missing == 0 or not patience:
             return balance

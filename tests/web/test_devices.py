@@ -1,6 +1,7 @@
 """Devices over HTTP: make, list, change, delete, and the plan's limit."""
 
 import asyncio
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -116,6 +117,7 @@ def test_rubbish_is_refused(api, owner) -> None:
 
 def test_text_the_database_cannot_hold_is_refused(api, owner) -> None:
     path = f"/api/v1/devices/{owner.devices[0]}"
+    beyond_the_calendar = b64encode(b"9999-12-31T23:59:59-23:59 a").decode()
 
     async def work(client: httpx.AsyncClient) -> None:
         headers = {"Authorization": f"Bearer {await api.key(owner.account_id)}"}
@@ -123,6 +125,7 @@ def test_text_the_database_cannot_hold_is_refused(api, owner) -> None:
             ("/api/v1/devices?q=%00", "q"),
             ("/api/v1/devices?tag=%00", "tag"),
             ("/api/v1/devices?cursor=MjAyNi0wMS0wMVQwMDowMDowMCBhAGI=", "cursor"),
+            (f"/api/v1/devices?cursor={beyond_the_calendar}", "cursor"),
             (f"{path}/events?cursor=aGVsbG8", "cursor"),
             (f"{path}/telemetry?metrics=%00", "metrics"),
         ):

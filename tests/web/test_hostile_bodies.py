@@ -116,27 +116,37 @@ def test_a_member_given_twice_counts_once_and_as_the_last(api) -> None:
     api.run(work)
 
 
+async def asked(
+    client: httpx.AsyncClient, api: Any, account_id: int, where: str
+) -> list[tuple[str, str, list[str], dict[str, str]]]:
+    """Each operation with parameters in path or query: method, path, their names, and who asks."""
+    by_key = {"Authorization": f"Bearer {await api.key(account_id)}"}
+    by_session = credentials(await new_person(client, api.settings))
+    found = []
+    for path, methods in (await document(client)).items():
+        for method, operation in methods.items():
+            names = [p["name"] for p in operation.get("parameters", []) if p["in"] == where]
+            who = by_key if "apiKey" in operation["security"][0] else by_session
+            if names:
+                found.append((method, path, names, who))
+    return found
+
+
 def test_no_path_is_a_fault_of_ours(api, owner) -> None:
     async def work(client: httpx.AsyncClient) -> None:
-        headers = {"Authorization": f"Bearer {await api.key(owner.account_id)}"}
-        person = await new_person(client, api.settings)
-        by_session = credentials(person)
         tried = 0
-        for path, methods in (await document(client)).items():
-            for method, operation in methods.items():
-                names = [p["name"] for p in operation.get("parameters", []) if p["in"] == "path"]
-                if not names or (method, path) == ("delete", "/api/v1/sessions/{session_id}"):
-                    continue
-                way = headers if "apiKey" in operation["security"][0] else by_session
-                for place in PLACES:
-                    url = path
-                    for name in names:
-                        url = url.replace(f"{{{name}}}", place)
-                    api.later(timedelta(seconds=35))
-                    answer = await client.request(method, url, headers=way, json={})
-                    refused(answer, f"{method} {url[:80]}")
-                    assert answer.status_code >= 400, f"{method} {url[:80]}"
-                    tried += 1
+        for method, path, names, who in await asked(client, api, owner.account_id, "path"):
+            if (method, path) == ("delete", "/api/v1/sessions/{session_id}"):
+                continue
+            for place in PLACES:
+                url = path
+                for name in names:
+                    url = url.replace(f"{{{name}}}", place)
+                api.later(timedelta(seconds=35))
+                answer = await client.request(method, url, headers=who, json={})
+                refused(answer, f"{method} {url[:80]}")
+                assert answer.status_code >= 400, f"{method} {url[:80]}"
+                tried += 1
         assert tried >= 200
 
     api.run(work)
@@ -155,21 +165,15 @@ def test_a_session_is_named_by_a_number_or_not_at_all(api) -> None:
 
 def test_no_parameter_is_a_fault_of_ours(api, owner) -> None:
     async def work(client: httpx.AsyncClient) -> None:
-        headers = {"Authorization": f"Bearer {await api.key(owner.account_id)}"}
-        person = await new_person(client, api.settings)
-        by_session = credentials(person)
         tried = 0
-        for path, methods in (await document(client)).items():
-            for method, operation in methods.items():
-                names = [p["name"] for p in operation.get("parameters", []) if p["in"] == "query"]
-                way = headers if "apiKey" in operation["security"][0] else by_session
-                url = path.format_map(There(device_id=owner.devices[0]))
-                for name in names:
-                    for value in VALUES:
-                        sent = quote(value, errors="surrogatepass")
-                        answer = await client.request(method, f"{url}?{name}={sent}", headers=way)
-                        refused(answer, f"{method} {path} {name}={value[:40]!r}")
-                        tried += 1
+        for method, path, names, who in await asked(client, api, owner.account_id, "query"):
+            url = path.format_map(There(device_id=owner.devices[0]))
+            for name in names:
+                for value in VALUES:
+                    sent = quote(value, errors="surrogatepass")
+                    answer = await client.request(method, f"{url}?{name}={sent}", headers=who)
+                    refused(answer, f"{method} {path} {name}={value[:40]!r}")
+                    tried += 1
         assert tried >= 300
 
     api.run(work)

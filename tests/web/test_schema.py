@@ -1,9 +1,8 @@
 """schemathesis against the running API: what it answers is what its OpenAPI document says."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -19,12 +18,9 @@ from schemathesis.core.failures import Failure, FailureGroup
 from schemathesis.specs.openapi import checks
 from schemathesis.specs.openapi.adapter import v2, v3_0, v3_1
 
-from paqett import app
-from paqett.passwords import Hasher
-from paqett.web.server import serve
-from people import CHEAP_HASHES, PASSWORD, new_person
-from ports import free_port
-from support import with_url
+from paqett.passwords import hash_once
+from people import PASSWORD, new_person
+from site_of_tests import Site
 
 
 def no_fault(_: Any, response: Any, __: Any) -> None:
@@ -47,54 +43,21 @@ WRONG = (FailureGroup, Failure, AssertionError)
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 
 
-class Running:
-    """The API on a socket, in a thread of its own; `ahead` moves its clock."""
+class Running(Site):
+    """And a browser of somebody who signs in anew for each operation."""
 
     def __init__(self, url: str) -> None:
-        port = free_port(18900)
-        self.url = f"http://127.0.0.1:{port}"
-        self.settings = with_url(url, **CHEAP_HASHES, PAQETT_HTTP__PORT=str(port))
-        self.ahead = timedelta()
+        super().__init__(url)
         self.browser = requests.Session()
-        self._up = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
-
-    def now(self) -> datetime:
-        return app.utc_now() + self.ahead
-
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with app.services(self.settings, "test", self.now) as services:
-            self._up.set()
-            await serve(services, self._stop)
-
-    def start(self) -> None:
-        self._thread.start()
-        assert self._up.wait(20)
-        with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as client:
-            assert client.get(f"{self.url}/healthz").status_code == 200
-
-    def stop(self) -> None:
-        self.browser.close()
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
-        assert not self._thread.is_alive()
 
     async def _register(self) -> None:
         async with httpx.AsyncClient(base_url=self.url) as client:
             await new_person(client, self.settings, EMAIL)
 
     def _restore(self) -> None:
-        made = asyncio.run(self._hash())
+        made = asyncio.run(hash_once(self.settings.auth, PASSWORD))
         with psycopg.connect(self.settings.database.url) as conn:
             conn.execute("UPDATE account SET email = %s, password_hash = %s", (EMAIL, made))
-
-    async def _hash(self) -> str:
-        hasher = Hasher(self.settings.auth)
-        try:
-            return await hasher.hash(PASSWORD)
-        finally:
-            hasher.close()
 
     def _login(self) -> requests.Response:
         body = {"email": EMAIL, "password": PASSWORD}
@@ -127,12 +90,9 @@ class Running:
 @pytest.fixture
 def running(database_url: str) -> Iterator[Running]:
     api = Running(database_url)
-    api.start()
-    try:
+    with api.running(), api.browser:
         api.person()
         yield api
-    finally:
-        api.stop()
 
 
 def real_things(api: Running, session: dict[str, str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import msgspec
 from paqett.audit.report import Finding
 from paqett.db import Connection
 from paqett.erasure.steps import Stretch
-from paqett.sqlfiles import query, tier_query
+from paqett.sqlfiles import query, readings_table, tier_query
 
 MOST = 10_000
 """Rows are counted so far, and so many gaps between series are looked into."""
@@ -25,9 +25,9 @@ async def of_rows(conn: Connection, now: datetime) -> list[Finding]:
 
 async def unknown_series(conn: Connection, stretch: Stretch) -> int:
     """In how many gaps between the series there are one chunk has readings; none is right."""
-    name = "unknown_texts" if stretch.text else "unknown_numbers"
     values = {"most": MOST, **stretch.span}
-    row = await (await conn.execute(tier_query(name, stretch.tier), values)).fetchone()
+    statement = tier_query("unknown_readings", stretch.tier, form=stretch.form)
+    row = await (await conn.execute(statement, values)).fetchone()
     return row["gaps"] if row else 0
 
 
@@ -35,8 +35,7 @@ def of_readings(looked: list[tuple[Stretch, int]]) -> list[Finding]:
     """A finding for each of the tiers' tables, from what was found in each of their chunks."""
     chunks: dict[str, list[int]] = {}
     for stretch, gaps in looked:
-        name = f"telemetry_{stretch.tier}{'_text' if stretch.text else ''}"
-        chunks.setdefault(name, []).append(gaps)
+        chunks.setdefault(readings_table(stretch.tier, stretch.form), []).append(gaps)
     return [
         _counted(
             "orphans", name, sum(gaps > 0 for gaps in found),

@@ -66,11 +66,7 @@ async def _password_from_stdin(settings: Settings, email: str) -> str:
     if typed and getpass.getpass("Again: ") != password:
         raise Invalid("The two are not the same.")
     passwords.check(password, email)
-    hasher = passwords.Hasher(settings.auth)
-    try:
-        return await hasher.hash(password)
-    finally:
-        hasher.close()
+    return await passwords.hash_once(settings.auth, password)
 
 
 async def _set_password(

@@ -12,8 +12,8 @@ from paqett.cli.commands import JSON, Commands, arg, flag
 from paqett.cli.running import on_its_own
 from paqett.register import load as load_register
 from paqett.settings import Settings
-from paqett.worker import erasure
-from paqett.worker.erasure import Reapplied
+from paqett.worker import reapplying
+from paqett.worker.reapplying import Reapplied
 
 
 class Restored(msgspec.Struct, frozen=True):
@@ -60,4 +60,4 @@ async def _restore(settings: Settings, arguments: argparse.Namespace) -> Restore
 
 async def _reapply(settings: Settings, _: argparse.Namespace) -> Reapplied:
     async with services(settings, "admin") as opened:
-        return await erasure.reapply(opened)
+        return await reapplying.reapply(opened)

@@ -10,6 +10,7 @@ from paqett.cli.commands import JSON, Commands, arg, flag
 from paqett.cli.output import say, write
 from paqett.cli.running import plan_named, until_signal
 from paqett.local import fleet, simulate, torture
+from paqett.local.torture_report import Report, table
 from paqett.settings import Settings
 
 
@@ -68,7 +69,7 @@ def _torture(settings: Settings, arguments: argparse.Namespace) -> int:
         devices=arguments.devices, rate=arguments.rate, seed=arguments.seed,
         broker_may_lose=arguments.broker_may_lose, keep=arguments.keep,
     )  # fmt: skip
-    reports: list[torture.Report] = []
+    reports: list[Report] = []
 
     async def run(settings: Settings, stop: asyncio.Event) -> None:
         plan = plan_named(settings, "own")
@@ -76,5 +77,5 @@ def _torture(settings: Settings, arguments: argparse.Namespace) -> int:
 
     asyncio.run(until_signal(run, settings))
     report = reports[0]
-    write(msgspec.json.encode(report).decode() if arguments.json else torture.table(report))
+    write(msgspec.json.encode(report).decode() if arguments.json else table(report))
     return 0 if report.passed else 1

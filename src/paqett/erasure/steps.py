@@ -17,7 +17,7 @@ from paqett.db import Connection
 from paqett.erasure import receipts
 from paqett.erasure.receipts import Receipt
 from paqett.errors import PaqettError
-from paqett.sqlfiles import query, tier_query
+from paqett.sqlfiles import READING_FORMS, ReadingForm, query, readings_table, tier_query
 
 MOST_ROWS = 5_000
 """Rows beside readings that one transaction erases."""
@@ -51,7 +51,7 @@ class Stretch(msgspec.Struct, frozen=True):
     """The time of one chunk."""
 
     tier: str
-    text: bool
+    form: ReadingForm
     span: dict[str, datetime]
 
 
@@ -118,18 +118,18 @@ async def stretches(conn: Connection, tiers: list[str]) -> list[Stretch]:
     """Every chunk of every tier, by the time it is of."""
     found = []
     for tier in tiers:
-        for text in (False, True):
-            table = f"telemetry_{tier}_text" if text else f"telemetry_{tier}"
-            rows = await conn.execute(query("unscoped_chunks"), {"table": table})
-            found += [Stretch(tier, text, row) for row in await rows.fetchall()]
+        for form in READING_FORMS:
+            values = {"table": readings_table(tier, form)}
+            rows = await conn.execute(query("unscoped_chunks"), values)
+            found += [Stretch(tier, form, row) for row in await rows.fetchall()]
     return found
 
 
 async def series_left(conn: Connection, account_id: int, stretch: Stretch) -> list[int]:
     """Series of the account that have readings there, known to any table or not."""
-    name = "left_texts" if stretch.text else "left_numbers"
     values = {"account": account_id, **stretch.span}
-    rows = await (await conn.execute(tier_query(name, stretch.tier), values)).fetchall()
+    statement = tier_query("left_readings", stretch.tier, form=stretch.form)
+    rows = await (await conn.execute(statement, values)).fetchall()
     return [row["series_id"] for row in rows]
 
 

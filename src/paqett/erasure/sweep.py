@@ -13,7 +13,7 @@ from paqett import jobs, moves
 from paqett.accounts import Account
 from paqett.db import Connection
 from paqett.readings.buckets import to_us
-from paqett.sqlfiles import query, tier_query
+from paqett.sqlfiles import READING_FORMS, query, readings_table, tier_query
 
 MOST_ROWS = 20_000
 """Of one transaction, the longest of which others wait for: flushes and moves of the account alone.
@@ -24,7 +24,6 @@ transaction: 5,000 went at 63,000 to 74,000 readings a second (30 to 35 ms), 20,
 """
 _FIRST = timedelta(hours=6)  # a step takes up to four times the one before
 _LONGEST, _SHORTEST = timedelta(days=30), timedelta(microseconds=1)
-_FORMS = (("numbers", ""), ("texts", "_text"))
 
 
 class Reach(msgspec.Struct, frozen=True):
@@ -80,10 +79,11 @@ async def erase_some(
     rows: dict[str, int] = {}
     span = {"account": account_id, "series": series, "from": start, "to": end}
     for tier in tiers:
-        for form, suffix in _FORMS:
-            gone = (await conn.execute(tier_query(f"erase_{form}", tier), span)).rowcount
+        for form in READING_FORMS:
+            erase = tier_query("erase_readings", tier, form=form)
+            gone = (await conn.execute(erase, span)).rowcount
             if gone:
-                rows[f"telemetry_{tier}{suffix}"] = gone
+                rows[readings_table(tier, form)] = gone
     return Reach(end, end - start, rows)
 
 
@@ -91,14 +91,10 @@ async def _oldest(
     conn: Connection, tiers: list[str], account_id: int, series: list[int],
     from_: datetime | None, to: datetime | None,
 ) -> datetime | None:  # fmt: skip
-    values = {"account": account_id, "series": series, "from": from_, "to": to}
-    found = []
-    for tier in tiers:
-        for name in ("oldest_series_number", "oldest_series_text"):
-            row = await (await conn.execute(tier_query(name, tier), values)).fetchone()
-            if row and row["time"] is not None:
-                found.append(row["time"])
-    return min(found, default=None)
+    found = [
+        await moves.oldest_reading(conn, tier, account_id, series, from_, to) for tier in tiers
+    ]
+    return min(filter(None, found), default=None)
 
 
 async def _end(
@@ -127,8 +123,8 @@ async def _count(
     }  # fmt: skip
     counted = 0
     for tier in tiers:
-        for form, _ in _FORMS:
-            found = await conn.execute(tier_query(f"count_series_{form}", tier), values)
+        for form in READING_FORMS:
+            found = await conn.execute(tier_query("count_of_series", tier, form=form), values)
             row = await found.fetchone()
             counted += row["rows"] if row else 0
     return counted

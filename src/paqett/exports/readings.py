@@ -15,7 +15,7 @@ from paqett.exports import archive
 from paqett.exports.contents import Transaction
 from paqett.exports.records import Form
 from paqett.readings.packed import Packed, unpack, written
-from paqett.sqlfiles import array, query, tier_query
+from paqett.sqlfiles import ReadingForm, array, query, readings_table, tier_query
 
 _NUMBERS_AT_ONCE, _TEXTS_AT_ONCE = 100_000, 10_000
 _US = timedelta(microseconds=1)
@@ -72,23 +72,23 @@ class Readings:
     async def numbers(self) -> AsyncIterator[Piece]:
         """Numbers and booleans."""
         series = [one.id for one in self._series.values() if one.kind != "text" or one.mixed]
-        async for stretch in self._stretches(""):
+        async for stretch in self._stretches("numbers"):
             async for piece in self._pieces(stretch, series, _NUMBERS_AT_ONCE, self._numbers):
                 yield piece
 
     async def texts(self) -> AsyncIterator[Piece]:
         """Text values."""
         series = [one.id for one in self._series.values() if one.kind == "text" or one.mixed]
-        async for stretch in self._stretches("_text"):
+        async for stretch in self._stretches("texts"):
             async for piece in self._pieces(stretch, series, _TEXTS_AT_ONCE, self._texts):
                 yield piece
 
-    async def _stretches(self, suffix: str) -> AsyncIterator[Stretch]:
+    async def _stretches(self, form: ReadingForm) -> AsyncIterator[Stretch]:
         """Where a table has chunks, oldest first; while a move is open, in both tiers."""
         found = []
         async with self._begin() as conn:
             for tier, oldest in self._oldest.items():
-                values = {"table": f"telemetry_{tier}{suffix}"}
+                values = {"table": readings_table(tier, form)}
                 for row in await (await conn.execute(query("unscoped_chunks"), values)).fetchall():
                     if row["to"] > oldest:
                         start = max(row["from"], oldest)
@@ -116,7 +116,7 @@ class Readings:
             first = piece.last_time + _US
 
     async def _numbers(self, stretch: Stretch, values: dict[str, Any]) -> Piece | None:
-        statement = tier_query("archive_numbers", stretch.tier)
+        statement = tier_query("archive_readings", stretch.tier)
         async with self._begin() as conn, conn.cursor(binary=True, row_factory=tuple_row) as cursor:
             await cursor.execute(statement, values)
             result = cursor.pgresult
@@ -136,7 +136,7 @@ class Readings:
         return written(packed, self._middles, head, tail, self._flags)
 
     async def _texts(self, stretch: Stretch, values: dict[str, Any]) -> Piece | None:
-        statement = tier_query("archive_texts", stretch.tier)
+        statement = tier_query("archive_readings", stretch.tier, form="texts")
         async with self._begin() as conn, conn.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(statement, values)
             row = await cursor.fetchone()

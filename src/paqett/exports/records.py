@@ -7,10 +7,10 @@ from typing import Literal
 
 import msgspec
 
-from paqett import jobs, notices
+from paqett import jobs, lists, notices
 from paqett.accounts import Account
 from paqett.db import Connection
-from paqett.errors import Conflict, Invalid, NotFound, Problem, TooManyRequests
+from paqett.errors import Conflict, NotFound, Problem, TooManyRequests
 from paqett.plans import Plan
 from paqett.sqlfiles import query
 
@@ -114,13 +114,10 @@ async def list_exports(
     conn: Connection, account_id: int, *, limit: int, cursor: str | None
 ) -> Page:
     """The account's exports, newest first. Raises `Invalid` for a cursor that is not ours."""
-    if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-        raise Invalid("The cursor is not one of ours.", field="cursor")
-    before = None if cursor is None else int(cursor)
-    values = {"account": account_id, "before": before, "limit": limit + 1}
+    values = {"account": account_id, "before": lists.read_id(cursor), "limit": limit + 1}
     rows = await (await conn.execute(query("list_exports"), values)).fetchall()
     items = [msgspec.convert(row, Export) for row in rows[:limit]]
-    return Page(items, str(items[-1].id) if len(rows) > limit else None)
+    return Page(items, lists.next_id(rows, limit))
 
 
 async def get(conn: Connection, account_id: int, export_id: int) -> Export:

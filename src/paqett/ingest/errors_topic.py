@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Protocol
 
 import msgspec
 
 from paqett.readings.incoming import Refusals
+from paqett.readings.timestamps import rfc3339
 
 APART_S = 60.0
 _MOST = 100_000  # (device, code) pairs remembered; beyond them the oldest may hear twice a minute
@@ -77,13 +77,9 @@ def _payload(code: str, refused: Refusals) -> bytes:
         Refused(
             code,
             refused.points,
-            _rfc3339(refused.first_us),
-            _rfc3339(refused.last_us),
+            rfc3339(refused.first_us),
+            rfc3339(refused.last_us),
             refused.limit,
-            None if refused.resets_us is None else _rfc3339(refused.resets_us),
+            None if refused.resets_us is None else rfc3339(refused.resets_us),
         )
     )
-
-
-def _rfc3339(time_us: int) -> str:
-    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat().replace("+00:00", "Z")

@@ -48,6 +48,8 @@ async def create(
 
 async def remove(conn: Connection, name: str) -> None:
     """The fleet's accounts go; their readings are erased by jobs. Raises `NotFound`."""
+    # so that no flush in flight makes a series after they were counted
+    await conn.execute(query("lock_directory"))
     rows = await (
         await conn.execute(query("unscoped_fleet_account_ids"), {"name": name})
     ).fetchall()

@@ -26,9 +26,11 @@ from psycopg import Error
 from paqett import db
 from paqett.db import Connection
 from paqett.errors import ConfigurationError
-from paqett.local import fleet, simulate, state
+from paqett.local import fleet, promises, simulate, state
 from paqett.local.fleet import SimDevice
+from paqett.local.promises import Balance
 from paqett.local.state import State
+from paqett.local.torture_report import Report, Round, row_of
 from paqett.plans import Plan
 from paqett.settings import Settings
 from paqett.sqlfiles import query, tier_query
@@ -38,7 +40,6 @@ DEFAULT_TARGETS = ("ingest", "backend", "database")
 _BACK_S = 120.0  # what is not back by then will not come
 _STUCK_S = 30.0  # so long without progress, and what is missing is lost
 _POLL_S = 0.05
-_LINES = 10_000
 _CLOCK_SKEW = timedelta(minutes=1)
 
 
@@ -55,45 +56,6 @@ class Options(msgspec.Struct, frozen=True):
     seed: int | None = None
     broker_may_lose: bool = False
     keep: bool = False
-
-
-class Round(msgspec.Struct, frozen=True):
-    """One kill; `back_s` is the time until a reading measured after it was stored, None if never.
-
-    For `api` and `worker` also until they answer.
-    """
-
-    number: int
-    target: str
-    killed_at: datetime
-    back_s: float | None
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What came of it. A point is one metric value.
-
-    `promised` is the points of the acknowledged messages; `stored` counts those of messages whose
-    acknowledgement was lost on its way too.
-    """
-
-    seed: int
-    rounds: list[Round]
-    published_messages: int
-    acknowledged_messages: int
-    promised_points: int
-    stored_points: int
-    missing_points: int
-    doubled_points: int
-    passed: bool
-
-
-class Balance(msgspec.Struct, frozen=True):
-    """Points promised and stored; `missing` and `doubled` are counted reading by reading."""
-
-    promised: int
-    stored: int
-    missing: int
-    doubled: int
 
 
 class _Site:
@@ -304,10 +266,10 @@ async def _removed(site: _Site, name: str) -> bool:
 async def _drained(site: _Site, file: Path, since: datetime) -> Balance:
     """The balance once nothing is missing and nothing comes any more, or for 30 s nothing came."""
     async with await site.connect() as conn:
-        await stage(conn, file)
+        await promises.stage(conn, file)
         best, seen, since_when = -1, -1, time.monotonic()
         while True:
-            balance = await count(conn, site.tier, site.accounts, since)
+            balance = await promises.count(conn, site.tier, site.accounts, since)
             if balance.missing == 0 and balance.stored == seen:
                 return balance
             if best < 0 or balance.missing < best or balance.stored > seen:
@@ -316,27 +278,6 @@ async def _drained(site: _Site, file: Path, since: datetime) -> Balance:
                 return balance
             best, seen = balance.missing, balance.stored
             await asyncio.sleep(1)
-
-
-async def stage(conn: Connection, file: Path) -> None:
-    """Put the ledger beside the readings, in a table that goes with the connection."""
-    await conn.execute(query("unscoped_torture_stage"))
-    async with conn.cursor() as cursor, cursor.copy(query("unscoped_torture_promises")) as target:
-        with file.open("rb") as lines:
-            while part := list(islice(lines, _LINES)):
-                await target.write(b"".join(map(_copy_line, part)))
-
-
-def _copy_line(line: bytes) -> bytes:
-    device, time_us, points = msgspec.json.decode(line, type=tuple[str, int, int])
-    return f"{device}\t{time_us}\t{points}\n".encode()
-
-
-async def count(conn: Connection, tier: str, accounts: list[int], since: datetime) -> Balance:
-    """The staged ledger against what `tier` holds of `accounts` from `since` on."""
-    values = {"accounts": accounts, "since": since}
-    row = await (await conn.execute(tier_query("torture_balance", tier), values)).fetchone()
-    return msgspec.convert(row, Balance)
 
 
 def _check_targets(targets: tuple[str, ...], current: State) -> None:
@@ -359,26 +300,3 @@ def _is_paqett(pid: int | None) -> bool:
 def _answers(url: str) -> bool:
     with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own loopback address
         return int(answer.status) == 200
-
-
-def row_of(entry: Round) -> str:
-    """One round as a line of the table."""
-    back = "not back" if entry.back_s is None else f"{entry.back_s:.2f} s"
-    return f"{entry.number:>5}  {entry.target:<8}  {entry.killed_at:%H:%M:%S.%f}  {back:>9}"
-
-
-def table(report: Report) -> str:
-    """The report for people."""
-    lines = [
-        "round  target    killed (UTC)     back after",
-        *map(row_of, report.rounds),
-        "",
-        f"published     {report.published_messages:>12,} messages",
-        f"acknowledged  {report.acknowledged_messages:>12,} messages",
-        f"promised      {report.promised_points:>12,} points, one metric value each",
-        f"stored        {report.stored_points:>12,} points",
-        f"missing       {report.missing_points:>12,} points",
-        f"doubled       {report.doubled_points:>12,} points",
-        f"{'passed' if report.passed else 'FAILED'} (seed {report.seed})",
-    ]
-    return "\n".join(lines)

@@ -27,7 +27,7 @@ from paqett.local import logs as log_files
 from paqett.local import mail_watch, postgres, state, welcome
 from paqett.local.state import State
 from paqett.local.supervisor import Program, Supervisor, command
-from paqett.passwords import Hasher
+from paqett.passwords import hash_once
 from paqett.plans import load_plans
 from paqett.principals import SCOPES
 from paqett.settings import Settings
@@ -70,17 +70,7 @@ async def run(
 
         supervisor = Supervisor(note)
         try:
-            urls = await _database(settings, current, folder, supervisor)
-            loopback = settings.http.host in LOOPBACK
-            sells = {}
-            if demo:
-                supervisor.add(fake.stripe(settings, current, folder))
-                sells = fake.environ(current)
-            _processes(current, folder, supervisor, urls, sells, lan=lan, loopback=loopback)
-            await _first_account(settings, current, urls["owner"])
-            supervisor.add(_agent(current, logs))
-            _wait_answer(f"{current.api_url}/readyz", logs)
-            state.save(folder, current)
+            await _start(settings, current, folder, supervisor, lan=lan, demo=demo)
             say(f"ready in {time.monotonic() - began:.1f} s")
             mail = "" if settings.mail.smtp_host else str(settings.data_dir / "mail")
             welcome.show(current, settings.data_dir, first=first, lan=lan, mail=mail, demo=demo)
@@ -94,6 +84,24 @@ async def run(
             supervisor.stop(STOP_ORDER)
             current.pids = {}
             state.save(folder, current)
+
+
+async def _start(
+    settings: Settings, current: State, folder: Path, supervisor: Supervisor, *,
+    lan: bool, demo: bool,
+) -> None:  # fmt: skip
+    """Everything, in the order in which one needs the other; the API answers afterwards."""
+    urls = await _database(settings, current, folder, supervisor)
+    loopback = settings.http.host in LOOPBACK
+    sells = {}
+    if demo:
+        supervisor.add(fake.stripe(settings, current, folder))
+        sells = fake.environ(current)
+    _processes(current, folder, supervisor, urls, sells, lan=lan, loopback=loopback)
+    await _first_account(settings, current, urls["owner"])
+    supervisor.add(_agent(current, folder / "log"))
+    _wait_answer(f"{current.api_url}/readyz", folder / "log")
+    state.save(folder, current)
 
 
 class _only_one:  # noqa: N801 - reads as a statement
@@ -256,17 +264,10 @@ async def _first_account(settings: Settings, current: State, owner_url: str) -> 
             await _make_account(conn, settings, current)
         if not current.account_password:
             password = secrets.token_urlsafe(12)
-            await accounts.set_password(conn, current.account_id, await _hashed(settings, password))
+            hashed = await hash_once(settings.auth, password)
+            await accounts.set_password(conn, current.account_id, hashed)
             await accounts.set_operator(conn, current.account_id, operator=True)
             current.account_password = password
-
-
-async def _hashed(settings: Settings, password: str) -> str:
-    hasher = Hasher(settings.auth)
-    try:
-        return await hasher.hash(password)
-    finally:
-        hasher.close()
 
 
 async def _make_account(conn: db.Connection, settings: Settings, current: State) -> None:

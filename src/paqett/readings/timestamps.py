@@ -70,15 +70,15 @@ def check_window(time_us: int, oldest_us: int, newest_us: int) -> None:
     `newest_us`; all in µs.
     """
     if time_us < CLOCK_SET_US:
-        raise PayloadError("clock_not_set", f"ts is {_rfc3339(time_us)}: before 2001-01-01")
+        raise PayloadError("clock_not_set", f"ts is {rfc3339(time_us)}: before 2001-01-01")
     if time_us < oldest_us:
         raise PayloadError(
-            "ts_too_old", f"ts is {_rfc3339(time_us)}; the oldest kept is {_rfc3339(oldest_us)}"
+            "ts_too_old", f"ts is {rfc3339(time_us)}; the oldest kept is {rfc3339(oldest_us)}"
         )
     if time_us > newest_us:
         raise PayloadError(
             "ts_in_future",
-            f"ts is {_rfc3339(time_us)}; the latest accepted is {_rfc3339(newest_us)}",
+            f"ts is {rfc3339(time_us)}; the latest accepted is {rfc3339(newest_us)}",
         )
 
 
@@ -132,8 +132,8 @@ def _bad_ts() -> PayloadError:
     )
 
 
-def _rfc3339(time_us: int) -> str:
-    """The time for people; out of the calendar's range, which it is."""
+def rfc3339(time_us: int) -> str:
+    """As text, in UTC; a time outside the calendar is told in words."""
     try:
         moment = _EPOCH + timedelta(microseconds=time_us)
     except OverflowError:

@@ -10,18 +10,11 @@ from litestar.params import FromPath, JSONBody
 from paqett import accounts, db, mails, passwords, sessions, throttle
 from paqett.accounts import PersonName, Profile
 from paqett.app import Services
-from paqett.devices import Page
 from paqett.erasure.closing import Closing
+from paqett.lists import Page
 from paqett.web import auth, deletion
-from paqett.web.sign_in import (
-    Accepted,
-    Address,
-    Secret,
-    SignedIn,
-    change_password,
-    check_password,
-    renewed,
-)
+from paqett.web.opening import SignedIn, change_password, check_password, renewed
+from paqett.web.sign_in import Accepted, Address, Secret
 
 _Request = Request[Any, Any, State]
 

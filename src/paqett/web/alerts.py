@@ -9,8 +9,9 @@ from msgspec import UNSET
 
 from paqett import alert_replay, alerts, conditions, db
 from paqett.alert_replay import Replay
-from paqett.alerts import Page, Rule, RuleChange, RuleIn
+from paqett.alerts import Rule, RuleChange, RuleIn
 from paqett.app import Services
+from paqett.lists import Page
 from paqett.principals import Principal
 from paqett.web.auth import needs, principal_of
 from paqett.web.devices import KeyLimited, PlainText, allowed

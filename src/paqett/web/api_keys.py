@@ -10,9 +10,10 @@ from litestar.params import FromPath, JSONBody
 
 from paqett import db, keys, notices, throttle
 from paqett.app import Services
-from paqett.devices import Name, Page
+from paqett.devices import Name
 from paqett.errors import Invalid
 from paqett.keys import NewKey
+from paqett.lists import Page
 from paqett.web import auth
 
 _Request = Request[Any, Any, State]

@@ -9,11 +9,11 @@ from litestar.params import FromPath, JSONBody
 
 from paqett import channels, db, notices, webhooks
 from paqett.accounts import Account
-from paqett.alerts import Page
 from paqett.app import Services
 from paqett.channels import MAIL, NewChannel
 from paqett.devices import Name
 from paqett.errors import Conflict
+from paqett.lists import Page
 from paqett.web.auth import needs, principal_of
 from paqett.web.devices import KeyLimited
 

@@ -20,30 +20,16 @@ _Request = Request[Any, Any, State]
 _Token = Annotated[
     str | None, QueryParameter(max_length=200, description="From a mail, instead of a session.")
 ]
-WHEN: dict[str, Any] = {
-    "required": False,
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "additionalProperties": False,
-                "properties": {"when": {"enum": ["now", "in 7 days"], "default": "in 7 days"}},
-            }
-        }
-    },
-}
-_UNDO: dict[str, Any] = {
-    "required": False,
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "additionalProperties": False,
-                "properties": {"token": {"type": "string", "maxLength": 200}},
-            }
-        }
-    },
-}
+
+
+def _optional_body(**properties: Any) -> dict[str, Any]:
+    """As OpenAPI has it: the handlers read it themselves."""
+    schema = {"type": "object", "additionalProperties": False, "properties": properties}
+    return {"required": False, "content": {"application/json": {"schema": schema}}}
+
+
+WHEN = _optional_body(when={"enum": ["now", "in 7 days"], "default": "in 7 days"})
+_UNDO = _optional_body(token={"type": "string", "maxLength": 200})
 
 
 class Wish(msgspec.Struct, forbid_unknown_fields=True):

@@ -13,8 +13,9 @@ from paqett import db, devices, pauses
 from paqett.accounts import Account
 from paqett.app import Services
 from paqett.db import Connection
-from paqett.devices import Device, DeviceIn, Name, NewDevice, Page, Seconds, Tags
+from paqett.devices import Device, DeviceIn, Name, NewDevice, Seconds, Tags
 from paqett.errors import NotFound, Problem
+from paqett.lists import Page
 from paqett.principals import Principal
 from paqett.web.auth import needs, principal_of
 from paqett.web.bulk import REQUEST_BODY, read_devices

@@ -9,8 +9,9 @@ from litestar.datastructures import State
 from litestar.params import FromPath, JSONBody
 
 from paqett import metrics
-from paqett.devices import PRINTABLE, Page
+from paqett.devices import PRINTABLE
 from paqett.errors import NotFound
+from paqett.lists import Page
 from paqett.metrics import Metric
 from paqett.web.auth import needs
 from paqett.web.devices import of_device

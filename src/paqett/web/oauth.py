@@ -18,7 +18,8 @@ from paqett.oauth import Person, Provider
 from paqett.settings import Settings
 from paqett.web import auth
 from paqett.web.client import client_network
-from paqett.web.sign_in import RegistrationClosed, open_session
+from paqett.web.opening import open_session
+from paqett.web.sign_in import RegistrationClosed
 
 _Request = Request[Any, Any, State]
 HELD_S = 600

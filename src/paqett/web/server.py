@@ -6,6 +6,7 @@ from typing import Any
 
 from litestar import Litestar
 from litestar.exceptions import HTTPException
+from litestar.types import ControllerRouterHandler
 from psycopg.errors import QueryCanceled
 
 from paqett import certificates, log
@@ -53,42 +54,44 @@ _HANDLERS: Any = {
     Exception: problems.from_anything,
 }
 
+_ROUTES: list[ControllerRouterHandler] = [
+    DeviceController,
+    MetricController,
+    SnippetController,
+    TelemetryController,
+    StreamController,
+    UsageController,
+    SignInController,
+    OAuthController,
+    AccountController,
+    DeletionController,
+    SessionController,
+    ExportController,
+    ApiKeyController,
+    BillingController,
+    get_plan,
+    stripe_webhook,
+    broker_asks,
+    NoticeController,
+    AlertRuleController,
+    AlertController,
+    ChannelController,
+    PreferenceController,
+    ask_unsubscribe,
+    unsubscribe,
+    GrafanaController,
+    healthz,
+    readyz,
+    metrics,
+    shipped.static,
+    *routes.PAGES,
+]
+
 
 def create_app(services: Services) -> Litestar:
     """The public API."""
     app = Litestar(
-        route_handlers=[
-            DeviceController,
-            MetricController,
-            SnippetController,
-            TelemetryController,
-            StreamController,
-            UsageController,
-            SignInController,
-            OAuthController,
-            AccountController,
-            DeletionController,
-            SessionController,
-            ExportController,
-            ApiKeyController,
-            BillingController,
-            get_plan,
-            stripe_webhook,
-            broker_asks,
-            NoticeController,
-            AlertRuleController,
-            AlertController,
-            ChannelController,
-            PreferenceController,
-            ask_unsubscribe,
-            unsubscribe,
-            GrafanaController,
-            healthz,
-            readyz,
-            metrics,
-            shipped.static,
-            *routes.PAGES,
-        ],
+        route_handlers=_ROUTES,
         template_config=view.template_config(),
         openapi_config=openapi.config(services.settings),
         exception_handlers=_HANDLERS,

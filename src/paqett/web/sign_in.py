@@ -6,7 +6,6 @@ for both, and a refused sign-in is answered no sooner than `_REFUSED_AFTER_S`.
 
 import asyncio
 import time
-from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -29,18 +28,25 @@ from paqett import (
 )
 from paqett.accounts import Email, SignIn
 from paqett.app import Services
-from paqett.errors import Invalid, NotFound, Problem, Unauthorized
+from paqett.errors import Problem
 from paqett.principals import Principal
 from paqett.registration import Registration
-from paqett.sessions import Opening
 from paqett.web import auth
 from paqett.web.client import client_address, client_network
+from paqett.web.opening import (
+    InvalidCredentials,
+    SignedIn,
+    answered,
+    change_password,
+    check_password,
+    open_session,
+    renewed,
+)
 
 _Request = Request[Any, Any, State]
 _logger = log.get("sign-in")
 # Longer than any hash takes, also an old bcrypt one, so that time tells nothing.
 _REFUSED_AFTER_S = 0.5
-_NEW = timedelta(days=1)  # so long an account's first sign-in is no news to its person
 _BODY: dict[str, Any] = {"request_max_body_size": 16_384}
 Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 
@@ -84,13 +90,6 @@ class Accepted(msgspec.Struct):
     status: str
 
 
-class SignedIn(msgspec.Struct):
-    """`csrf_token` goes into the header `X-CSRF-Token` of every write with the cookie."""
-
-    account: accounts.Profile
-    csrf_token: str
-
-
 class Verified(msgspec.Struct):
     """The address that is now verified."""
 
@@ -106,16 +105,6 @@ class EmailNotVerified(Problem):
 
     def __init__(self) -> None:
         super().__init__("Confirm your address first: a new mail with a link is on its way.")
-
-
-class InvalidCredentials(Unauthorized):
-    """Address or password; which of them is not said."""
-
-    code = "invalid_credentials"
-    title = "Sign-in refused"
-
-    def __init__(self) -> None:
-        super().__init__("This address and password do not belong together.")
 
 
 class RegistrationClosed(Problem):
@@ -185,7 +174,7 @@ class SignInController(Controller):
             await _mail_again(services, account)
             raise EmailNotVerified
         await _forgive(request, account.email)
-        return _answer(services, *await open_session(request, account, "password", rehashed))
+        return answered(services, *await open_session(request, account, "password", rehashed))
 
     @post("/logout", status_code=204, **auth.needs_session(while_disabled=True))
     async def logout(self, request: _Request) -> Response[None]:
@@ -306,83 +295,3 @@ async def _mail_code(services: Services, principal: Principal) -> None:
 async def _own(services: Services, principal: Principal) -> SignIn:
     async with db.transaction(services.pool) as conn:
         return await accounts.sign_in_of(conn, principal.account.id)
-
-
-async def check_password(services: Services, account: SignIn, password: str | None) -> None:
-    """Raises `InvalidCredentials` for a password that is not the account's, or is missing."""
-    if password is None:
-        raise Invalid("Send the account's password.", field="password")
-    if not (await services.hasher.verify(account.password_hash, password)).right:
-        raise InvalidCredentials
-
-
-async def change_password(
-    conn: db.Connection, account_id: int, hashed: str, now: datetime, *, but: int | None
-) -> None:
-    """Store it, end every session but one, and tell the person."""
-    await accounts.set_password(conn, account_id, hashed)
-    await sessions.end_all(conn, account_id, now, but=but)
-    await notices.notify(conn, account_id, "password_changed")
-
-
-async def open_session(
-    request: _Request, account: SignIn, method: str, rehashed: str | None = None
-) -> tuple[str, accounts.Profile]:
-    """A new session's token for somebody who has shown who they are, and what they then see.
-
-    The session the browser had, if any, ends: nobody can be signed in to a session made for them.
-    """
-    services: Services = request.app.state.services
-    how = Opening(method, client_address(request), request.headers.get("user-agent"))
-    async with db.transaction(services.pool) as conn:
-        now = services.clock()
-        await _leave(conn, request, now)
-        past = await sessions.past(conn, account.id, how.ip)
-        # sessions are forgotten after a time: then every address is an unknown one again
-        is_new = account.email_verified_at is None or account.email_verified_at > now - _NEW
-        if not past.from_here and (past.any or not is_new):
-            await notices.notify(
-                conn, account.id, "new_sign_in",
-                ip=how.ip, agent=how.agent, method=method, time=now.isoformat(),
-            )  # fmt: skip
-        if rehashed is not None:
-            await accounts.set_password(conn, account.id, rehashed)
-        lasts_s = services.settings.auth.session_max_s
-        token = await sessions.open_session(conn, account.id, how, now, lasts_s)
-        _logger.info("signed in", account=account.id, method=method)
-        return token, await accounts.profile(conn, account.id)
-
-
-async def _leave(conn: db.Connection, request: _Request, now: datetime) -> None:
-    """End the session whose cookie came along, whosever it is."""
-    services: Services = request.app.state.services
-    token = auth.session_token(request)
-    if token is None:
-        return
-    try:
-        idle_s = services.settings.auth.session_idle_s
-        old = await sessions.authenticate(conn, token, now, idle_s)
-        if old.session is not None:
-            await sessions.end(conn, old.account.id, old.session.id, now)
-    except (Unauthorized, NotFound):
-        return
-
-
-async def renewed(request: _Request) -> Response[Any]:
-    """The same session under a new token, its person proved just now."""
-    services: Services = request.app.state.services
-    account, session = auth.principal_of(request).account, auth.session_of(request)
-    async with db.transaction(services.pool) as conn:
-        token = await sessions.renew(conn, account.id, session.id, services.clock())
-        profile = await accounts.profile(conn, account.id)
-    return _answer(services, token, profile)
-
-
-def _answer(services: Services, token: str, profile: accounts.Profile) -> Response[SignedIn]:
-    csrf = sessions.csrf_token(token)
-    return Response(
-        SignedIn(profile, csrf),
-        status_code=200,
-        headers={auth.CSRF_HEADER: csrf},
-        cookies=[auth.session_cookie(services.settings, token)],
-    )

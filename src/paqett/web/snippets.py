@@ -8,7 +8,7 @@ from litestar.params import FromPath
 
 from paqett import devices, snippets
 from paqett.app import Services
-from paqett.devices import Page
+from paqett.lists import Page
 from paqett.settings import Settings
 from paqett.snippets import Place
 from paqett.web.auth import needs

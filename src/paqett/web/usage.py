@@ -6,9 +6,10 @@ from litestar import Controller, Request, get
 from litestar.datastructures import State
 from litestar.params import FromQuery, QueryParameter
 
-from paqett import db, usage
+from paqett import db, rejections, usage
 from paqett.app import Services
-from paqett.usage import Page, Usage
+from paqett.rejections import Page
+from paqett.usage import Usage
 from paqett.web.auth import needs, principal_of
 from paqett.web.devices import PlainText, allowed
 
@@ -55,6 +56,6 @@ class UsageController(Controller):
             allowed(principal, device)
             devices = [device]
         async with db.transaction(services.pool) as conn:
-            return await usage.rejections(
+            return await rejections.list_rejections(
                 conn, principal.account, devices=devices, code=code, limit=limit, cursor=cursor
             )

@@ -9,14 +9,13 @@ import secrets
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-import msgspec
 from procrastinate import App
 
-from paqett import accounts, devices, jobs, log, mail_transport, moves
+from paqett import jobs, log, mail_transport, moves
 from paqett.app import Services
 from paqett.billing import sync as billing
 from paqett.billing.problems import BillingNotSetUp
-from paqett.db import transaction
+from paqett.db import Connection, transaction
 from paqett.erasure import closing, steps, sweep, tombstones
 from paqett.erasure.receipts import Receipt
 from paqett.erasure.steps import Work
@@ -40,6 +39,7 @@ _NOT_SET_UP = (
     "Stripe was not reached, since billing is no longer set up here: the customer there remains."
 )
 _Step = Callable[[Services, Work], Awaitable[None]]
+_EraseSome = Callable[[Connection, Work], Awaitable[bool]]
 
 
 def register(app: App, services: Services) -> None:
@@ -190,10 +190,15 @@ def _drop_exports(services: Services, account_id: int) -> int:
 
 
 async def _drop_rows(services: Services, work: Work) -> None:
+    await _drop_all(services, work, steps.erase_rows)
+
+
+async def _drop_all(services: Services, work: Work, erase: _EraseSome) -> None:
+    """Some in each transaction, until none is left."""
     more = True
     while more:
         async with transaction(services.pool) as conn:
-            more = await steps.erase_rows(conn, work)
+            more = await erase(conn, work)
 
 
 async def _finish(services: Services, work: Work) -> None:
@@ -214,10 +219,7 @@ async def _finish(services: Services, work: Work) -> None:
 
 
 async def _drop_refusals(services: Services, work: Work) -> None:
-    more = True
-    while more:
-        async with transaction(services.pool) as conn:
-            more = await steps.erase_refusals(conn, work)
+    await _drop_all(services, work, steps.erase_refusals)
 
 
 async def _finish_device(services: Services, work: Work) -> None:
@@ -293,47 +295,3 @@ async def forget(services: Services) -> None:
         if row is not None and row["found"]:
             await conn.execute(query("lock_directory"))
             await conn.execute(query("unscoped_clear_directory"))
-
-
-class Reapplied(msgspec.Struct, frozen=True):
-    """What a restored state held of what had been erased before; `known` is the file's length."""
-
-    known: int
-    accounts: int
-    devices: int
-
-
-async def reapply(services: Services) -> Reapplied:
-    """Erase whatever of the tombstones is there again; call it before anybody else is let in.
-
-    Raises `ConfigurationError` for a file that is none of ours.
-    """
-    stones = list(tombstones.read(services.settings.backup_dir))
-    counted = {True: 0, False: 0}
-    for stone in stones:
-        whole = stone.device is None
-        found = await (_find_account if whole else _find_device)(services, stone)
-        if found is not None:
-            await erase(services, found)
-            counted[whole] += 1
-    return Reapplied(len(stones), counted[True], counted[False])
-
-
-async def _find_account(services: Services, stone: Tombstone) -> str | None:
-    values = {"account": stone.account, "made_at": stone.made_at}
-    async with transaction(services.pool) as conn:
-        if await (await conn.execute(query("same_account"), values)).fetchone() is None:
-            return None
-        await closing.ask(conn, stone.account, "restore", services.clock(), at_once=True)
-        return await steps.erasure_of(conn, stone.account, None)
-
-
-async def _find_device(services: Services, stone: Tombstone) -> str | None:
-    async with transaction(services.pool) as conn:
-        values = {"device": stone.device}
-        found = await conn.execute(query("unscoped_owner_of_device"), values)
-        row = await found.fetchone()
-        if row is not None:
-            account = await accounts.find(conn, str(row["account_id"]))
-            await devices.delete(conn, account, stone.device or "")
-        return await steps.erasure_of(conn, stone.account, stone.device)

@@ -11,6 +11,7 @@ from litestar.response import Template
 from paqett import alert_replay, alerts, charts, conditions, db, metrics
 from paqett.alert_replay import Replay
 from paqett.alerts import Rule
+from paqett.conditions import IN_WORDS
 from paqett.devices import Device
 from paqett.errors import Problem
 from paqett.web import auth
@@ -45,14 +46,17 @@ async def alert_page(
     known = await ask(request, AlertRuleController.list_rules, limit=_MOST)
     devices = await _devices(request)
     services = request.app.state.services
-    units = await _units(request, [one.device for one in page.items])
-    plan = services.plans[auth.principal_of(request).account.plan]
+    async with db.transaction(services.pool) as conn:
+        account = auth.principal_of(request).account
+        levels = await alerts.units(conn, account)
+    said = [(one, rules.in_words(one, devices, levels.get(one.id, ""))) for one in known.items]
+    plan = services.plans[account.plan]
     return view.render(
         request, "alerts.html", alerts=page.items, next_cursor=page.next_cursor, cursor=cursor,
-        state=wanted, rule=rule, rules=[(one, rules.in_words(one, devices)) for one in known.items],
+        state=wanted, rule=rule, rules=said,
         names={one.id: one.friendly_name or one.thing_name for one in devices},
         rule_names={one.id: one.name for one in known.items}, most=plan.alert_rules,
-        units=units,
+        units=await _units(request, [one.device for one in page.items]),
     )  # fmt: skip
 
 
@@ -74,7 +78,9 @@ async def _form(
         names = await metrics.names(conn, account, _MOST)
     return view.render(
         request, "alert_rule.html", form=form, rule=rule, kind=kind, kinds=rules.KINDS,
-        operators=rules.OPERATORS, metrics=names, preview=preview,
+        operators=tuple(IN_WORDS.items()), metrics=names, preview=preview,
+        metric=form.given("metric") if form else None,
+        units=await _units(request, [one.device for one in preview.items] if preview else []),
         devices=[("", "every device")]
         + [(one.id, one.friendly_name or one.thing_name) for one in devices],
         names={one.id: one.friendly_name or one.thing_name for one in devices},

@@ -7,10 +7,11 @@ from litestar import Request
 
 from paqett.errors import Invalid, Problem
 from paqett.web import auth
+from paqett.web.opening import InvalidCredentials
 from paqett.web.pages import access, words
 from paqett.web.pages.asking import ask
 from paqett.web.pages.forms import Form
-from paqett.web.sign_in import InvalidCredentials, Proof, SignInController
+from paqett.web.sign_in import Proof, SignInController
 
 _Request = Request[Any, Any, Any]
 _CODE_SENT = words.Told(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from paqett.alerts import Rule, RuleChange, RuleIn
+from paqett.conditions import IN_WORDS
 from paqett.devices import Device
 from paqett.errors import Invalid
 from paqett.web.pages.forms import Form, convert, number
@@ -13,10 +14,6 @@ KINDS = {
     "no_data": "Nothing comes",
     "offline": "A device is disconnected",
 }
-OPERATORS = (
-    (">", "above"), (">=", "at or above"), ("<", "below"), ("<=", "at or below"),
-    ("==", "exactly"), ("!=", "anything but"),
-)  # fmt: skip
 _FLAGS = {"true": True, "on": True, "false": False, "off": False}
 
 
@@ -76,8 +73,8 @@ def level(value: float | bool | None) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value).removesuffix(".0")
 
 
-def in_words(rule: Rule, devices: Sequence[Device]) -> str:
-    """The rule as a sentence."""
+def in_words(rule: Rule, devices: Sequence[Device], unit: str = "") -> str:
+    """The rule as a sentence, its level in the metric's unit."""
     named = {one.id: one.friendly_name or one.thing_name for one in devices}
     where = named.get(rule.device_id, rule.device_id) if rule.device_id else "every device"
     lasting = f" for {span(rule.for_)}" if rule.for_ else ""
@@ -85,5 +82,6 @@ def in_words(rule: Rule, devices: Sequence[Device]) -> str:
         return f"{where} is disconnected{lasting}"
     if rule.kind == "no_data":
         return f"nothing fresh of {rule.metric or 'any metric'} on {where}{lasting}"
-    how = dict(OPERATORS).get(rule.operator or "", rule.operator)
-    return f"{rule.metric} on {where} is {how} {level(rule.threshold)}{lasting}"
+    how = IN_WORDS[rule.operator] if rule.operator else ""
+    measured = f"{level(rule.threshold)} {unit}".rstrip()
+    return f"{rule.metric} on {where} is {how} {measured}{lasting}"
