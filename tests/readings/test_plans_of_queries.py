@@ -10,7 +10,8 @@ import pytest
 from paqett.readings.source import _WHILE_MOVING as WHILE_MOVING
 from paqett.sqlfiles import tier_query
 
-NOW = datetime.now(UTC).replace(microsecond=0)
+# soon after midnight the day's chunk would be one page, and best read as a whole
+NOW = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
 BUCKETS = {
     "width": timedelta(minutes=5), "origin": datetime(2000, 1, 3, tzinfo=UTC), "starts": None,
     "sums": True, "extremes": True, "ends": True,
@@ -36,6 +37,7 @@ def filled(database_url: str, owner: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "more"),
     [
+        ("read_one_asc", {"one": 7}), ("read_one_desc", {"one": 7}),
         ("read_numbers_asc", {}), ("read_numbers_desc", {}), ("read_number_columns", {}),
         ("read_raw_asc", {}), ("read_raw_desc", {}), ("read_buckets", BUCKETS),
         ("read_bucket_sums", BUCKETS),
