@@ -21,29 +21,37 @@ FROM (
     ORDER BY device_id, metric
 ) AS found;
 
--- name: read_one_asc
--- A page of one of the account's series of numbers or booleans, oldest first, where it stands in one
--- tier: planned in two thirds of the time that several series take.
-SELECT time, series_id, value, NULL FROM {tier}
-WHERE account_id = %(account)s AND series_id = %(one)s
-  AND time >= greatest(%(from)s, %(after_time)s::timestamptz) AND time < %(to)s
-  AND (%(after_time)s::timestamptz IS NULL OR (time, series_id) > (%(after_time)s, %(after_series)s))
-  AND (SELECT true FROM account WHERE id = %(account)s AND tier = %(tier)s
-       AND moving_from IS NOT DISTINCT FROM %(moving_from)s)
-ORDER BY time
-LIMIT %(limit)s;
+-- name: read_metric_asc
+-- A page of one metric of one of the account's devices, oldest first, where it holds nothing but
+-- numbers or booleans and stands in one tier; its series is looked up on the way.
+SELECT r.time, s.id, r.value, s.kind
+FROM series AS s CROSS JOIN LATERAL (
+    SELECT time, value FROM {tier}
+    WHERE account_id = %(account)s AND series_id = s.id
+      AND time >= greatest(%(from)s, %(after_time)s::timestamptz) AND time < %(to)s
+      AND (%(after_time)s::timestamptz IS NULL OR (time, s.id) > (%(after_time)s, %(after_series)s))
+    ORDER BY time LIMIT %(limit)s
+) AS r
+WHERE s.account_id = %(account)s AND s.device_id = %(device)s AND s.metric = %(metric)s
+  AND s.kind <> 'text' AND NOT s.mixed
+  AND (SELECT true FROM account WHERE id = %(account)s AND tier = %(tier)s AND moving_from IS NULL)
+ORDER BY r.time;
 
--- name: read_one_desc
--- The same of the account's series, newest first.
-SELECT time, series_id, value, NULL FROM {tier}
-WHERE account_id = %(account)s AND series_id = %(one)s
-  AND time >= %(from)s AND time < %(to)s
-  AND time <= coalesce(%(after_time)s::timestamptz, 'infinity')
-  AND (%(after_time)s::timestamptz IS NULL OR (time, series_id) < (%(after_time)s, %(after_series)s))
-  AND (SELECT true FROM account WHERE id = %(account)s AND tier = %(tier)s
-       AND moving_from IS NOT DISTINCT FROM %(moving_from)s)
-ORDER BY time DESC
-LIMIT %(limit)s;
+-- name: read_metric_desc
+-- The same of the account's device, newest first.
+SELECT r.time, s.id, r.value, s.kind
+FROM series AS s CROSS JOIN LATERAL (
+    SELECT time, value FROM {tier}
+    WHERE account_id = %(account)s AND series_id = s.id
+      AND time >= %(from)s AND time < %(to)s
+      AND time <= coalesce(%(after_time)s::timestamptz, 'infinity')
+      AND (%(after_time)s::timestamptz IS NULL OR (time, s.id) < (%(after_time)s, %(after_series)s))
+    ORDER BY time DESC LIMIT %(limit)s
+) AS r
+WHERE s.account_id = %(account)s AND s.device_id = %(device)s AND s.metric = %(metric)s
+  AND s.kind <> 'text' AND NOT s.mixed
+  AND (SELECT true FROM account WHERE id = %(account)s AND tier = %(tier)s AND moving_from IS NULL)
+ORDER BY r.time DESC;
 
 -- name: read_numbers_asc
 -- A page of the account's numbers and booleans, oldest first, where they stand in one tier.

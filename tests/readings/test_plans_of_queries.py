@@ -37,7 +37,6 @@ def filled(database_url: str, owner: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("read_one_asc", {"one": 7}), ("read_one_desc", {"one": 7}),
         ("read_numbers_asc", {}), ("read_numbers_desc", {}), ("read_number_columns", {}),
         ("read_raw_asc", {}), ("read_raw_desc", {}), ("read_buckets", BUCKETS),
         ("read_bucket_sums", BUCKETS),

@@ -329,6 +329,40 @@ def test_a_long_csv_takes_both_tiers_while_a_move_is_open(place, monkeypatch) ->
     assert as_csv == as_lines
 
 
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("state", ["number", "boolean", "text", "mixed", "moving", "empty"])
+def test_one_metric_is_answered_as_it_is_among_others(place, order, state) -> None:
+    values = {"boolean": [1, 0, 1, 1, 0], "text": list("abcde"), "empty": []}.get(state, range(5))
+    readings = [(HOUR + timedelta(minutes=n), value) for n, value in enumerate(values)]
+    kind = state if state in ("boolean", "text") else "number"
+    place.put(readings[:3] if state == "moving" else readings, kind=kind)
+    with psycopg.connect(place.url, autocommit=True) as conn:
+        if state == "mixed":
+            conn.execute("UPDATE series SET mixed = true")
+            place.put([(HOUR + timedelta(seconds=90), "x")], kind="text")
+        if state == "moving":
+            place.put(readings[3:], table="telemetry_paid")
+            conn.execute("UPDATE account SET moving_from = 'paid'")
+    span = f"from={z(HOUR)}&to={z(HOUR + timedelta(hours=1))}&order={order}&limit=2"
+    pages: dict[str, list[Any]] = {"t": [], "t,another": []}
+    for metrics, found in pages.items():
+        cursor: str | None = ""
+        while cursor is not None:
+            page = place.get(f"{span}&metrics={metrics}&cursor={cursor}").json()
+            found.append(page["items"])
+            assert page["from"] == z(HOUR)
+            cursor = page["next_cursor"]
+    assert pages["t"] == pages["t,another"]
+    stored = [item for page in pages["t"] for item in page]
+    assert len(stored) == {"mixed": 6, "empty": 0}.get(state, 5)
+
+
+def test_one_metric_of_a_device_that_is_not_ours_is_404(place) -> None:
+    for device in ("nobody", "%00", "x%0Ay"):
+        answer = place.ask(("GET", f"/devices/{device}/telemetry?metrics=t", {}))[0]
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
 def test_an_empty_range_is_a_heading_and_nothing_else(place) -> None:
     assert place.get("from=-1h", "text/csv").text == "time,device,metric,value\n"
     assert place.get("from=-1h", "application/x-ndjson").text == ""

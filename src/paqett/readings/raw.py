@@ -4,14 +4,53 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from psycopg.rows import tuple_row
+
+from paqett.accounts import Account
+from paqett.db import Connection
 from paqett.readings.buckets import US, from_us, stretches, to_us
 from paqett.readings.packed import Packed, join, unpack
 from paqett.readings.query import Page, Position, Query
 from paqett.readings.source import Source
+from paqett.sqlfiles import tier_query
 
 # a page is looked for in stretches, the first as long as a page is if each series sends a reading
 # in so many seconds: few chunks to plan for, and few readings of each series that do not fit
 _GUESSED_INTERVAL = timedelta(seconds=10)
+
+
+async def read_metric(
+    conn: Connection, account: Account, query: Query, now: datetime, limit: int,
+    after: Position | None,
+) -> Page | None:  # fmt: skip
+    """The page of one metric of one device by one statement, which is what is asked most.
+
+    None where there is more to it, whatever that is: several series, texts, a move, a range that
+    is looked at in stretches, or nothing found.
+    """
+    from_ = max(query.from_, account.oldest(now))
+    one = len(query.devices) == len(query.metrics or ()) == 1 and query.devices[0].isprintable()
+    if not one or query.packed or query.to - from_ > _GUESSED_INTERVAL * limit:
+        return None
+    device, metric = query.devices[0], (query.metrics or [""])[0]
+    values = {
+        "account": account.id, "tier": account.tier, "device": device, "metric": metric,
+        "from": from_, "to": query.to, "limit": limit + 1,
+        "after_time": after.time if after else None,
+        "after_series": after.series_id if after else None,
+    }  # fmt: skip
+    name = "read_metric_desc" if query.descending else "read_metric_asc"
+    async with conn.cursor(binary=True, row_factory=tuple_row) as cursor:
+        await cursor.execute(tier_query(name, account.tier), values)
+        found = await cursor.fetchall()
+    if not found:
+        return None
+    if found[0][3] == "boolean":
+        rows = [(time, device, metric, value != 0) for time, _, value, _ in found[:limit]]
+    else:
+        rows = [(time, device, metric, value) for time, _, value, _ in found[:limit]]
+    last = Position(rows[-1][0], found[0][1]) if len(found) > limit else None
+    return Page(rows, last, from_)
 
 
 async def read_raw(source: Source, query: Query, limit: int, after: Position | None) -> Page:
@@ -21,7 +60,8 @@ async def read_raw(source: Source, query: Query, limit: int, after: Position | N
         if page is not None:
             return page
     values = _values(source, after)
-    name = _query(values) + ("_desc" if query.descending else "_asc")
+    form = "raw" if values["texts"] else "numbers"
+    name = f"read_{form}_desc" if query.descending else f"read_{form}_asc"
     found: list[tuple[Any, ...]] = []
     wanted = limit + 1
     for stretch in _stretches(source, query, limit, after):
@@ -34,13 +74,6 @@ async def read_raw(source: Source, query: Query, limit: int, after: Position | N
     kept = (list(_identities(found)) if values["texts"] else found)[:limit]
     last = Position(*kept[-1][:2]) if wanted <= 0 else None
     return Page(_shown(source, kept), last, max(query.from_, source.oldest))
-
-
-def _query(values: dict[str, Any]) -> str:
-    """The one that is planned fastest."""
-    if values["texts"]:
-        return "read_raw"
-    return "read_numbers" if values["one"] is None else "read_one"
 
 
 def _all_numbers(source: Source) -> bool:
@@ -78,10 +111,8 @@ async def _read_packed(
 
 def _values(source: Source, after: Position | None) -> dict[str, Any]:
     series = source.series.values()
-    numbers = [one.id for one in series if one.has_numbers]
     return {
-        "series": numbers,
-        "one": numbers[0] if len(numbers) == 1 else None,
+        "series": [one.id for one in series if one.has_numbers],
         "texts": [one.id for one in series if one.has_texts],
         "after_time": after.time if after else None,
         "after_series": after.series_id if after else None,

@@ -13,7 +13,7 @@ from paqett.db import Connection
 from paqett.readings.aggregate import read_buckets
 from paqett.readings.buckets import choose
 from paqett.readings.query import Page, Position, Query
-from paqett.readings.raw import read_raw, value_of
+from paqett.readings.raw import read_metric, read_raw, value_of
 from paqett.readings.source import Series, Source, open_source
 
 # `latest` looks here first: of few chunks a plan is made quickly and begun again for each series
@@ -42,6 +42,10 @@ async def read_page(
     Where the query leaves the bucket to us, the page says which it is. Raises `NotFound` for a
     device that is not the account's, `Invalid` for what cannot be computed.
     """
+    if query.bucket is None and query.points is None:
+        page = await read_metric(conn, account, query, now, limit, after)
+        if page is not None:
+            return page
     source = await open_source(conn, account, query.devices, query.metrics, now)
     if query.points is not None:
         from_ = max(query.from_, source.oldest)

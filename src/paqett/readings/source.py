@@ -16,8 +16,6 @@ from paqett.sqlfiles import query, tier_query
 
 # of one tier, and its like for readings that stand in two
 _WHILE_MOVING = {
-    "read_one_asc": "read_raw_asc",
-    "read_one_desc": "read_raw_desc",
     "read_numbers_asc": "read_raw_asc",
     "read_numbers_desc": "read_raw_desc",
     "read_buckets": "read_buckets_moving",
