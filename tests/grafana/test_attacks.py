@@ -296,7 +296,9 @@ def test_no_plan_depends_on_what_another_account_holds(
         hidden = add_series(conn, victim, "hidden_metric", "number")
         mine = add_series(conn, thief, "temp", "number")
         conn.execute(
-            "INSERT INTO telemetry_own SELECT now() - make_interval(mins => n), a, s, 424242.25"
+            # within one chunk: which pages rows stand on is not what this is about
+            "INSERT INTO telemetry_own"
+            " SELECT date_trunc('day', now(), 'UTC') - make_interval(mins => n), a, s, 424242.25"
             " FROM generate_series(1, 500) AS n,"
             " (VALUES (%s::int, %s::int), (%s, %s)) AS t (a, s)",
             (victim.account_id, hidden, thief.account_id, mine),
