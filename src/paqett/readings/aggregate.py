@@ -11,7 +11,7 @@ import msgspec
 from paqett.errors import Invalid
 from paqett.readings.buckets import US, Bucket, stretches
 from paqett.readings.query import TEXT_AGGREGATES, Page, Position, Query
-from paqett.readings.raw import value_of
+from paqett.readings.raw import behind, value_of
 from paqett.readings.source import Series, Source, beyond_double
 
 # what one answer looks at: beyond that a page ends early, before it takes too long
@@ -119,8 +119,7 @@ async def _stretch(
         "starts": None if bucket.fixed else bucket.starts(numbers.start, numbers.stop),
         "from": max(asked.from_, bucket.start(numbers.start)),
         "to": min(asked.to, bucket.start(numbers.stop)),
-        "after_time": after.time if after else None,
-        "after_series": after.series_id if after else None,
+        **behind(after),
         "descending": query.descending,
         "limit": limit,
         "sums": not wanted.isdisjoint(("avg", "sum")),

@@ -36,8 +36,7 @@ async def read_metric(
     values = {
         "account": account.id, "tier": account.tier, "device": device, "metric": metric,
         "from": from_, "to": query.to, "limit": limit + 1,
-        "after_time": after.time if after else None,
-        "after_series": after.series_id if after else None,
+        **behind(after),
     }  # fmt: skip
     name = "read_metric_desc" if query.descending else "read_metric_asc"
     async with conn.cursor(binary=True, row_factory=tuple_row) as cursor:
@@ -45,10 +44,10 @@ async def read_metric(
         found = await cursor.fetchall()
     if not found:
         return None
-    if found[0][3] == "boolean":
-        rows = [(time, device, metric, value != 0) for time, _, value, _ in found[:limit]]
-    else:
-        rows = [(time, device, metric, value) for time, _, value, _ in found[:limit]]
+    rows = [
+        (time, device, metric, value_of(kind, value, None))
+        for time, _, value, kind in found[:limit]
+    ]
     last = Position(rows[-1][0], found[0][1]) if len(found) > limit else None
     return Page(rows, last, from_)
 
@@ -114,8 +113,7 @@ def _values(source: Source, after: Position | None) -> dict[str, Any]:
     return {
         "series": [one.id for one in series if one.has_numbers],
         "texts": [one.id for one in series if one.has_texts],
-        "after_time": after.time if after else None,
-        "after_series": after.series_id if after else None,
+        **behind(after),
     }
 
 
@@ -144,15 +142,20 @@ def _identities(rows: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
 
 def _shown(source: Source, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """With names instead of numbers."""
-    if _all_numbers(source):
-        names = {one.id: (one.device, one.metric) for one in source.series.values()}
-        return [(time, *names[series_id], number) for time, series_id, number, _ in rows]
     named = {one.id: (one.device, one.metric, one.kind) for one in source.series.values()}
     shown = []
     for time, series_id, number, text in rows:
         device, metric, kind = named[series_id]
         shown.append((time, device, metric, value_of(kind, number, text)))
     return shown
+
+
+def behind(after: Position | None) -> dict[str, Any]:
+    """Where a page begins, as its query takes it."""
+    return {
+        "after_time": after.time if after else None,
+        "after_series": after.series_id if after else None,
+    }
 
 
 def value_of(kind: str, number: float | None, text: str | None) -> Any:
