@@ -17,7 +17,7 @@ from paqett.exports.records import Form
 from paqett.readings.packed import Packed, unpack, written
 from paqett.sqlfiles import ReadingForm, array, query, readings_table, tier_query
 
-_NUMBERS_AT_ONCE, _TEXTS_AT_ONCE = 100_000, 10_000
+_NUMBERS_AT_ONCE, _TEXTS_AT_ONCE = 20_000, 10_000
 _US = timedelta(microseconds=1)
 _encode = msgspec.json.Encoder().encode
 
