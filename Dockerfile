@@ -16,7 +16,7 @@ RUN apt-get update \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/paqett paqett \
  && mkdir /certs \
  && install -d -o paqett -g paqett -m 0750 /var/lib/paqett \
-      /var/lib/paqett/backup /var/lib/paqett/broker /var/lib/paqett/ingest
+      /var/lib/paqett/backup /var/lib/paqett/broker /var/lib/paqett/exports /var/lib/paqett/ingest
 COPY --from=build /opt/paqett /opt/paqett
 ENV PATH=/opt/paqett/bin:$PATH \
     PAQETT_PAQETT__DATA_DIR=/var/lib/paqett

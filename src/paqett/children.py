@@ -5,11 +5,12 @@ import os
 import pwd
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # <sys/prctl.h>
+_OURS = ("PAQETT_", "PG")
 
 
 def die_with_parent(stop_signal: int, user: str | None = None) -> Callable[[], None]:
@@ -31,6 +32,19 @@ def die_with_parent(stop_signal: int, user: str | None = None) -> Callable[[], N
             os.kill(os.getpid(), signal.SIGKILL)
 
     return prepare
+
+
+def hide() -> None:
+    """Close this process's memory and environment to others of its user, root excepted.
+
+    They hold passwords; without it whatever runs as the same user can trace it. Costs core dumps.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a program of others: without our settings and PostgreSQL's."""
+    return {name: text for name, text in environ.items() if not name.startswith(_OURS)}
 
 
 def free_port(wanted: int, taken: tuple[int, ...] = ()) -> int:

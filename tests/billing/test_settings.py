@@ -1,8 +1,12 @@
 """With and without Stripe, and settings that could not work."""
 
+import asyncio
+import time
+
 import pytest
 
-from paqett.billing.client import check
+from paqett.billing.client import Stripe, check, check_receiving, sign
+from paqett.billing.problems import BadSignature
 from paqett.errors import ConfigurationError
 from paqett.settings import load
 from shop import Shop
@@ -52,7 +56,27 @@ def test_who_names_no_plan_gets_free_where_plans_are_sold(
     ],
 )
 def test_settings_that_would_not_be_safe_are_refused(environ: dict[str, str], word: str) -> None:
-    check(load(GOOD).stripe)
-    check(load({**GOOD, "PAQETT_STRIPE__API_BASE": "http://127.0.0.1:1"}).stripe)
+    check_all(GOOD)
+    check_all({**GOOD, "PAQETT_STRIPE__API_BASE": "http://127.0.0.1:1"})
     with pytest.raises(ConfigurationError, match=word):
-        check(load({**GOOD, **environ}).stripe)
+        check_all({**GOOD, **environ})
+
+
+def check_all(environ: dict[str, str]) -> None:
+    """As the API does, which is called by Stripe too."""
+    own = load(environ).stripe
+    check(own)
+    check_receiving(own)
+
+
+def test_the_worker_needs_no_secret_of_webhooks_and_believes_none() -> None:
+    async def believe() -> None:
+        stripe = Stripe(load({**GOOD, "PAQETT_STRIPE__WEBHOOK_SECRET": ""}).stripe)
+        now = int(time.time())
+        try:
+            stripe.verify(b"{}", sign("{}", "", now))
+        finally:
+            await stripe.close()
+
+    with pytest.raises(BadSignature):
+        asyncio.run(believe())

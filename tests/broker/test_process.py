@@ -210,6 +210,10 @@ def test_a_killed_broker_comes_back_and_a_stopped_one_leaves_nobody_online(
             await sign_in(broker_settings, device_id)
             await until(lambda: state(database_url, device_id)[0] == "online")
             assert broker._child is not None
+            environ = Path(f"/proc/{broker._child.pid}/environ")
+            given = await asyncio.to_thread(environ.read_bytes)
+            assert b"PATH=" in given
+            assert b"PAQETT_" not in given, "it speaks with strangers, and needs no secret of ours"
             broker._child.send_signal(signal.SIGKILL)
             await until(lambda: state(database_url, device_id)[0] == "offline")
             await sign_in(broker_settings, device_id)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from paqett import cli, ops
+from paqett import cli, needs, ops
 from paqett.broker import files
 from paqett.local import postgres
 from paqett.settings import Settings, load
@@ -81,6 +81,25 @@ def test_the_roles_sign_in_with_the_passwords_migrate_gives_them() -> None:
     assert superuser == VARIABLE.search(SERVICES["database"]["environment"]["POSTGRES_PASSWORD"])[1]
     asking = {variable(name, "PAQETT_MQTT__PASSWORD") for name in ("broker", "ingest", "worker")}
     assert len(asking) == 1
+
+
+def test_each_container_has_the_secrets_of_its_process_alone() -> None:
+    """Those of an operator's own stand in a file for each that needs them."""
+    for name in ("api", "broker", "ingest", "worker"):
+        assert needs.in_vain(settings_of(name), name) == []
+        assert env_files(name) == ["paqett.env", f"paqett.{name}.env"]
+    assert env_files("migrate") == ["paqett.env"]
+    assert set(env_files("doctor")) == {"paqett.env", *(
+        f"paqett.{name}.env" for name in ("api", "broker", "ingest", "worker")
+    )}  # fmt: skip
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {"/.env", "/paqett.env", "/paqett.*.env"} <= set(ignored)
+
+
+def env_files(name: str) -> list[str]:
+    found = SERVICES[name]["env_file"]
+    assert all(one["required"] is False for one in found)
+    return [one["path"] for one in found]
 
 
 def test_no_secret_stands_in_the_file_and_none_has_a_default() -> None:
@@ -184,7 +203,10 @@ def test_what_is_mounted_is_there_and_each_process_keeps_what_is_its_own() -> No
     mounts = {name: " ".join(SERVICES[name].get("volumes", [])) for name in PROCESSES}
     assert "/var/lib/paqett/ingest" in mounts["ingest"], "its spool"
     assert "broker:/var/lib/paqett/broker" in mounts["broker"]
-    assert "state:/var/lib/paqett" in mounts["api"], "archives, which the worker writes"
+    assert mounts["api"] == "exports:/var/lib/paqett/exports:ro", (
+        "archives, which the worker writes"
+    )
+    assert "exports:/var/lib/paqett/exports" in mounts["worker"].split()
     assert "state:/var/lib/paqett" in mounts["worker"]
     for name in ("broker", "doctor"):
         assert f":{Path(settings_of(name).broker.tls_cert_file).parent}:ro" in mounts[name]
@@ -281,5 +303,5 @@ def test_the_image_is_made_of_files_that_there_are_and_runs_as_nobody_in_particu
               "config", "docs", "assets")  # fmt: skip
     assert sorted(allowed) == sorted(needed)
     assert all((ROOT / name).exists() for name in needed)
-    for folder in ("broker", "ingest", "backup"):
+    for folder in ("broker", "ingest", "exports", "backup"):
         assert f"/var/lib/paqett/{folder}" in text, "a new volume takes its owner from here"

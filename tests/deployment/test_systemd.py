@@ -12,11 +12,9 @@ import pytest
 from paqett import cli
 from paqett.local import requirements
 from paqett.settings import Settings, load
+from units import PROCESSES, ROOT, UNITS, directives, environ, install
 
-ROOT = Path(__file__).parents[2]
-UNITS = ROOT / "config/systemd"
 SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
-PROCESSES = ("api", "broker", "ingest", "worker")
 MOST_EXPOSURE = 20  # of 100; docs/install.md names the figures
 
 
@@ -77,15 +75,6 @@ def _install_md() -> str:
     return (ROOT / "docs/install.md").read_text().replace("\n", " ")
 
 
-def directives(name: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for line in (UNITS / name).read_text().splitlines():
-        key, equals, value = line.partition("=")
-        if equals and not line.startswith("#"):
-            found.setdefault(key, []).append(value)
-    return found
-
-
 @pytest.mark.parametrize("process", PROCESSES)
 def test_each_process_comes_back_and_starts_behind_what_it_needs(process: str) -> None:
     unit = directives(f"paqett-{process}.service")
@@ -116,20 +105,6 @@ def etc(tmp_path: Path) -> Path:
     return tmp_path / "etc"
 
 
-def install(etc: Path) -> str:
-    done = subprocess.run(
-        ["bash", "src/paqett/local/install.sh", "--settings", str(etc)],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    return done.stderr
-
-
-def environ(*files: Path) -> dict[str, str]:
-    """As systemd reads them."""
-    lines = [line for file in files for line in file.read_text().splitlines()]
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-
-
 def settings(etc: Path, process: str) -> Settings:
     return load(environ(etc / "paqett.env", etc / f"{process}.env"))
 
@@ -153,9 +128,15 @@ def test_each_process_has_settings_that_there_are_and_a_role_of_its_own(etc: Pat
 
 
 def test_what_stands_there_as_an_example_are_settings_too(etc: Path) -> None:
-    shown = re.findall(r"^#(PAQETT_\w+)=(.*)$", (etc / "paqett.env").read_text(), re.MULTILINE)
-    assert len(shown) == 4
-    assert load(dict(shown)).broker.tls_port == 8883
+    shown = {
+        name: dict(re.findall(r"^#(PAQETT_\w+)=(.*)$", (etc / name).read_text(), re.MULTILINE))
+        for name in ("paqett.env", "api.env", "broker.env")
+    }
+    assert [len(found) for found in shown.values()] == [2, 4, 2]
+    assert load(shown["paqett.env"]).broker.tls_port == 8883
+    for name, section in (("api.env", "http"), ("broker.env", "broker")):
+        given = getattr(load(shown[name]), section)
+        assert given.tls_key_file == "/etc/paqett/tls/privkey.pem"
 
 
 def test_they_are_their_owners_alone_and_are_kept(etc: Path) -> None:

@@ -76,7 +76,10 @@ def looks_right(text: str) -> None:
 
 def may_be_asked(found: list[str]) -> None:
     names = [Path(word).name for word in found]
-    if "paqett" in names and names[0] not in ("install", "runuser"):
+    if names[:1] == ["paqett-as"]:
+        assert names[1] in ("api", "ingest", "worker", "broker", "migrate", "all"), found
+        cli.parser().parse_args(found[2:])
+    elif "paqett" in names and names[0] not in ("install", "runuser"):
         cli.parser().parse_args(found[names.index("paqett") + 1 :])
 
 
@@ -86,7 +89,7 @@ UNRUN = [
     Unrun(r"paqett admin (restore|retry-job)\b", "tests/test_backups.py, tests/mail do", parses),
     Unrun(r"docker ", "no engine, and no image without the internet", is_composed),
     Unrun(
-        r"(bash src\S+|install|systemctl|runuser|pg_createcluster|as) ",
+        r"(bash src\S+|install|systemctl|runuser|pg_createcluster|/opt/paqett/bin/paqett-as) ",
         "changes the whole machine, as root; tests/deployment holds the files", looks_right,
     ),
     Unrun(r"pg_basebackup ", "tests/test_replica.py makes one", looks_right),

@@ -15,7 +15,7 @@ import httpx
 import psycopg
 import pytest
 
-from paqett import accounts, app, db, jobs, migrate, register, sqlfiles
+from paqett import accounts, app, db, folders, jobs, migrate, register, sqlfiles
 from paqett.exports import archive, contents, readings, records
 from paqett.exports.archive import Archive, Description, DiskFull
 from paqett.settings import load
@@ -548,7 +548,7 @@ def test_a_worker_killed_in_the_midst_leaves_nothing_and_the_next_one_finishes(
         person = await new_person(client, api.settings)
         made = (await person.ask("POST", "/account/exports")).json()
         account = account_of(database_url, person.email)
-        folder = worker.open_folder(api.settings.export_dir)
+        folder = folders.open_folder(api.settings.export_dir)
         (folder / f"{account}-{made['id']}.0a0b.part").write_text("half")  # as a kill leaves it
         with psycopg.connect(database_url) as conn:
             conn.execute("UPDATE export SET status = 'running', rows = 77")

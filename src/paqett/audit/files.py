@@ -22,8 +22,9 @@ def of_folder(kept: Register, folder: Path) -> list[Finding]:
     """Files of the data folder that are in no store of the register."""
     if not folder.is_dir():
         return [Finding("register", "data folder", True, "there is none on this machine")]
+    sealed: list[str] = []
     try:
-        paths = list(_files(kept, folder))
+        paths = list(_files(kept, folder, sealed))
     except OSError as error:
         return [_unreadable("register", "data folder", error)]
     mend = (
@@ -35,16 +36,27 @@ def of_folder(kept: Register, folder: Path) -> list[Finding]:
             Finding("register", "data folder", False, f"unknown files in {place}: {files}", mend)
             for place, files in sorted(strange.items())
         ]
-    return [Finding("register", "data folder", True, f"{len(paths)} files, each of them known")]
+    detail = f"{len(paths)} files, each of them known"
+    if sealed:
+        detail += f"; {', '.join(sorted(sealed))}: for other processes' users alone"
+    return [Finding("register", "data folder", True, detail)]
 
 
-def _files(kept: Register, folder: Path) -> Iterator[str]:
-    """Below the folder, without looking into what is a store's whole folder."""
+def _files(kept: Register, folder: Path, sealed: list[str]) -> Iterator[str]:
+    """Below the folder, without looking into what is a store's whole folder.
+
+    `sealed` gets what another process keeps to itself: one user cannot look into another's.
+    """
     whole = {path.removesuffix("/**") for store in kept.stores.values() for path in store.paths
              if path.endswith("/**")}  # fmt: skip
 
+    places = _places(kept)
+
     def fail(error: OSError) -> None:
-        raise error
+        place = os.path.relpath(error.filename, folder)
+        if not isinstance(error, PermissionError) or place not in places:
+            raise error
+        sealed.append(place)
 
     for parent, folders, names in os.walk(folder, onerror=fail):
         place = os.path.relpath(parent, folder)
@@ -55,12 +67,16 @@ def _files(kept: Register, folder: Path) -> Iterator[str]:
 
 def _place(kept: Register, path: str) -> str:
     """A folder of the register; how others are called is nobody's business here."""
-    known = {pattern.partition("/")[0] for store in kept.stores.values() for pattern in store.paths
-             if "/" in pattern}  # fmt: skip
     first, _, rest = path.partition("/")
     if not rest:
         return "the folder itself"
-    return first if first in known else "folders of other names"
+    return first if first in _places(kept) else "folders of other names"
+
+
+def _places(kept: Register) -> set[str]:
+    """The folders of the data folder in which some store lies."""
+    return {pattern.partition("/")[0] for store in kept.stores.values() for pattern in store.paths
+            if "/" in pattern}  # fmt: skip
 
 
 def of_exports(

@@ -95,13 +95,20 @@ class Session(msgspec.Struct, frozen=True):
 
 def check(own: settings.Stripe) -> None:
     """Raises `ConfigurationError` for settings that could not work, or would not be safe."""
+    place = urlsplit(own.api_base)
+    if place.scheme != "https" and place.hostname not in LOOPBACK:
+        raise ConfigurationError("stripe.api_base is https, but on this machine")
+
+
+def check_receiving(own: settings.Stripe) -> None:
+    """Raises `ConfigurationError` for settings with which nobody's webhooks could be told apart.
+
+    The API alone receives them, so no other process needs their secret.
+    """
     if not own.webhook_secret:
         raise ConfigurationError("stripe.webhook_secret is not set, and stripe.secret_key is")
     if own.webhook_tolerance_s <= 0:
         raise ConfigurationError("stripe.webhook_tolerance_s is a number of seconds above 0")
-    place = urlsplit(own.api_base)
-    if place.scheme != "https" and place.hostname not in LOOPBACK:
-        raise ConfigurationError("stripe.api_base is https, but on this machine")
 
 
 class Stripe:
@@ -252,7 +259,8 @@ class Stripe:
     def verify(self, body: bytes, header: str) -> None:
         """Raises `BadSignature` for what Stripe did not sign, or signed too long ago."""
         try:
-            if not header.isascii():  # the comparison would raise
+            # the comparison would raise; without a secret anybody could sign
+            if not header.isascii() or not self._own.webhook_secret:
                 raise BadSignature
             self._sdk.WebhookSignature.verify_header(
                 body, header, self._own.webhook_secret, self._own.webhook_tolerance_s

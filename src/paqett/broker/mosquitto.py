@@ -16,7 +16,7 @@ from paqett.broker import files
 from paqett.broker.following import follow
 from paqett.broker.log_lines import is_running, is_signed_in, parse
 from paqett.broker.record import Recorder
-from paqett.children import die_with_parent, service_user
+from paqett.children import die_with_parent, service_user, without_secrets
 from paqett.db import Connection
 from paqett.errors import ConfigurationError
 from paqett.mqtt.credentials import writer_client_id
@@ -150,7 +150,8 @@ class _Broker:
             return await asyncio.create_subprocess_exec(
                 self._binary(), "-c", str(self._folder / "mosquitto.conf"),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                start_new_session=True, preexec_fn=die_with_parent(signal.SIGTERM, self._user),
+                env=without_secrets(os.environ), start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGTERM, self._user),
             )  # fmt: skip
         except (FileNotFoundError, PermissionError) as error:
             raise ConfigurationError(f"broker.binary: {error}") from None

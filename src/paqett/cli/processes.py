@@ -6,10 +6,11 @@ from pathlib import Path
 
 import uvloop
 
-from paqett import ops, tracing
+from paqett import log, needs, ops, tracing
 from paqett.app import services, wait_for_database
 from paqett.broker import process as broker
 from paqett.broker import server_files
+from paqett.children import hide
 from paqett.cli.commands import Commands, Run, arg
 from paqett.cli.output import say
 from paqett.cli.running import Process, until_signal
@@ -20,6 +21,8 @@ from paqett.settings import Settings
 from paqett.web import server
 from paqett.web.listener import check_ops_listener
 from paqett.worker import process as worker
+
+_logger = log.get("start")
 
 
 def register(commands: Commands) -> None:
@@ -38,7 +41,10 @@ def register(commands: Commands) -> None:
 def _process(run: Process, *, listens_for_ops: bool = True) -> Run:
     """The API has a listener of its own for them, in its own loop."""
 
-    def start(settings: Settings, _: argparse.Namespace) -> int:
+    def start(settings: Settings, arguments: argparse.Namespace) -> int:
+        hide()
+        if unused := needs.in_vain(settings, arguments.command):
+            _logger.warning("given secrets that it does not need: docs/install.md", names=unused)
         check_ops_listener(settings)
         tracing.configure(on=settings.ops.tracing)
         if settings.ops.port and listens_for_ops:

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from paqett import mail_transport
-from paqett.billing.client import Stripe
+from paqett.billing.client import Stripe, check_receiving
 from paqett.billing.problems import StripeUnavailable
 from paqett.doctor.findings import Finding
 from paqett.doctor.server import clock_finding
@@ -69,6 +69,7 @@ async def _prices(settings: Settings, plans: Iterable[Plan]) -> list[Finding]:
     if not settings.stripe.secret_key:
         return []
     try:
+        check_receiving(settings.stripe)
         stripe = Stripe(settings.stripe)
     except ConfigurationError as error:
         return [Finding("stripe", "failed", str(error), "change the settings in [stripe]")]

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from paqett.errors import ConfigurationError
-from paqett.folders import sync_folder
+from paqett.folders import mode_of_files, sync_folder
 
 _FILE = "erasures.ndjson"
 
@@ -35,6 +35,8 @@ def append(folder: Path, stone: Tombstone) -> None:
     try:
         line = msgspec.json.encode(stone) + b"\n"
         end = os.lseek(handle, 0, os.SEEK_END)
+        if not end:  # just made; whoever restores a backup may be another user
+            os.fchmod(handle, mode_of_files(folder))
         if (
             end and os.pread(handle, 1, end - 1) != b"\n"
         ):  # somebody was killed in the middle of one

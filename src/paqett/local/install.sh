@@ -1,8 +1,8 @@
 #!/bin/bash
 # Installs Paqett for good, from the root of a clone on which `make setup` has run:
 #   install.sh PREFIX        the program and nothing of its tests, into PREFIX (the Dockerfile does this)
-#   install.sh --system      the same into /opt/paqett, the user `paqett`, units for systemd, and settings
-#                            with new secrets in /etc/paqett; starts nothing, and keeps what is there
+#   install.sh --system      the same into /opt/paqett, a user for each process, units for systemd, and
+#                            settings with new secrets in /etc/paqett; starts nothing, keeps what is there
 #   install.sh --settings ETC  the settings alone, into the folder ETC
 set -euo pipefail
 export LC_ALL=C
@@ -44,8 +44,15 @@ keep() {
   fi
 }
 
+# value NAME FILE...: what the first of the files that has the setting says
+value() {
+  local name=$1
+  shift
+  { sed -n "s/^$name=//p" "$@" 2>/dev/null || true; } | head -n 1
+}
+
 settings() {
-  local etc=$1 name at=127.0.0.1:5432/paqett
+  local etc=$1 name broker at=127.0.0.1:5432/paqett
   local -A password=()
   mkdir -p "$etc"
   for name in api ingest worker broker; do password[$name]=$(secret); done
@@ -54,16 +61,16 @@ settings() {
       password[$name]=$(sed -n "s/^PAQETT_ROLES__${name^^}_PASSWORD=//p" "$etc/migrate.env")
     done
   fi
+  broker=$(value PAQETT_MQTT__PASSWORD "$etc"/{ingest,worker,broker,paqett}.env)
+  password[broker]=${broker:-${password[broker]}}
   keep "$etc/paqett.env" <<END
-# What all processes share; any other setting of config/paqett.toml can stand here as PAQETT_SECTION__KEY.
+# What every process is given, so no secrets: docs/install.md says which file each belongs to. Any other
+# setting of config/paqett.toml can stand here as PAQETT_SECTION__KEY.
 PAQETT_PAQETT__DATA_DIR=/var/lib/paqett
 PAQETT_PAQETT__PUBLIC_URL=http://127.0.0.1:8080
-PAQETT_MQTT__PASSWORD=${password[broker]}
-# With a certificate (docs/install.md), which the group paqett may read:
+# With a certificate, which api.env and broker.env name:
 #PAQETT_PAQETT__PUBLIC_URL=https://iot.example.org
 #PAQETT_BROKER__TLS_PORT=8883
-#PAQETT_BROKER__TLS_CERT_FILE=/etc/paqett/tls/fullchain.pem
-#PAQETT_BROKER__TLS_KEY_FILE=/etc/paqett/tls/privkey.pem
 END
   keep "$etc/migrate.env" <<END
 # Over PostgreSQL's socket, as its user: see paqett-migrate.service.
@@ -75,19 +82,44 @@ END
   keep "$etc/api.env" <<END
 PAQETT_DATABASE__URL=postgresql://paqett_api:${password[api]}@$at
 PAQETT_OPS__PORT=9480
+# With a certificate, which the group paqett may read:
+#PAQETT_HTTP__HOST=0.0.0.0
+#PAQETT_HTTP__PORT=8443
+#PAQETT_HTTP__TLS_CERT_FILE=/etc/paqett/tls/fullchain.pem
+#PAQETT_HTTP__TLS_KEY_FILE=/etc/paqett/tls/privkey.pem
 END
   keep "$etc/ingest.env" <<END
 PAQETT_DATABASE__URL=postgresql://paqett_ingest:${password[ingest]}@$at
+PAQETT_MQTT__PASSWORD=${password[broker]}
 PAQETT_OPS__PORT=9481
 END
   keep "$etc/worker.env" <<END
 PAQETT_DATABASE__URL=postgresql://paqett_worker:${password[worker]}@$at
+PAQETT_MQTT__PASSWORD=${password[broker]}
 PAQETT_OPS__PORT=9482
 END
   keep "$etc/broker.env" <<END
 PAQETT_DATABASE__URL=postgresql://paqett_worker:${password[worker]}@$at
+PAQETT_MQTT__PASSWORD=${password[broker]}
 PAQETT_OPS__PORT=9483
+# With a certificate, which the group paqett may read:
+#PAQETT_BROKER__TLS_CERT_FILE=/etc/paqett/tls/fullchain.pem
+#PAQETT_BROKER__TLS_KEY_FILE=/etc/paqett/tls/privkey.pem
 END
+  .venv/bin/python -m paqett.local.handing_out "$etc"
+}
+
+# What one user had before there was one for each process; what is a unit's own, systemd hands over.
+carry_over() {
+  local state=/var/lib/paqett
+  if [ -d "$state/exports" ]; then
+    chown -hR --from=paqett paqett-worker:paqett-api "$state/exports"
+    find "$state/exports" -type f -user paqett-worker -exec chmod 0640 {} +
+  fi
+  if [ -d "$state/backup" ]; then
+    chown -hR --from=paqett paqett-worker:paqett-worker "$state/backup"
+    find "$state/backup" -type f -user paqett-worker -exec chmod 0660 {} +
+  fi
 }
 
 system() {
@@ -95,6 +127,10 @@ system() {
   program /opt/paqett
   install -D -m 0644 config/systemd/sysusers.conf /etc/sysusers.d/paqett.conf
   systemd-sysusers paqett.conf
+  carry_over
+  install -D -m 0644 config/systemd/tmpfiles.conf /etc/tmpfiles.d/paqett.conf
+  systemd-tmpfiles --create paqett.conf
+  install -m 0755 config/systemd/paqett-as /opt/paqett/bin/paqett-as
   install -m 0644 -t /etc/systemd/system config/systemd/*.service config/systemd/*.target
   install -D -m 0644 -t /etc/systemd/system/paqett-.service.d config/systemd/paqett-.service.d/*.conf
   settings /etc/paqett

@@ -214,12 +214,13 @@ def _processes(
     shared = {
         "PAQETT_PAQETT__DATA_DIR": str(folder),
         "PAQETT_MQTT__PORT": str(current.platform_port),
-        "PAQETT_MQTT__PASSWORD": current.broker_password,
         # the worker too: the links in its mails lead to the API
         "PAQETT_HTTP__PORT": api_port,
     }
+    platform = {"PAQETT_MQTT__PASSWORD": current.broker_password}
     own = {
         "broker": {
+            **platform,
             "PAQETT_DATABASE__URL": urls["worker"],
             "PAQETT_BROKER__LISTEN_PORT": str(current.mqtt_port),
             **(_LAN if lan else {}),
@@ -232,8 +233,8 @@ def _processes(
             # where the API listens on loopback alone, its metrics may stand beside it
             "PAQETT_OPS__OPEN_ON_API": str(loopback).lower(),
         },
-        "ingest": {"PAQETT_DATABASE__URL": urls["ingest"]},
-        "worker": {"PAQETT_DATABASE__URL": urls["worker"], **sells},
+        "ingest": {"PAQETT_DATABASE__URL": urls["ingest"], **platform},
+        "worker": {"PAQETT_DATABASE__URL": urls["worker"], **platform, **_asks(sells)},
     }
     port = _OPS_PORT
     for name, environ in own.items():
@@ -244,6 +245,11 @@ def _processes(
         supervisor.add(
             Program(name, command(argv, {**shared, **environ}, folder / "log" / f"{name}.log"))
         )
+
+
+def _asks(sells: dict[str, str]) -> dict[str, str]:
+    """For the worker, which calls Stripe and is not called by it."""
+    return {name: text for name, text in sells.items() if "WEBHOOK" not in name}
 
 
 def _agent(current: State, logs: Path) -> Program:

@@ -11,6 +11,7 @@ from psycopg.errors import QueryCanceled
 
 from paqett import certificates, log
 from paqett.app import Services, until_stopped
+from paqett.billing.client import check_receiving
 from paqett.errors import Problem
 from paqett.flush.door import Door
 from paqett.flush.writer import Writer
@@ -127,6 +128,8 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
     """Serve until `stop`; requests in hand are answered first."""
     settings = services.settings
     check_listener(settings.http)
+    if settings.stripe.secret_key:
+        check_receiving(settings.stripe)
     check_ops_listener(settings)
     if lacking := shipped.missing():
         _logger.warning("pages do without scripts that `make setup` brings", missing=lacking)

@@ -20,6 +20,7 @@ from paqett.exports.archive import Archive
 from paqett.exports.readings import Piece
 from paqett.exports.records import Export
 from paqett.exports.telling import Subject
+from paqett.folders import mode_of_files, open_folder
 from paqett.sqlfiles import query
 
 _logger = log.get("exports")
@@ -74,7 +75,7 @@ class _Writing:
             if not await records.finish(conn, self._account, self._export.id, written, now, kept):
                 raise NotFound("The account is gone.")
             path = records.file_of(folder, self._account, self._export.id)
-            await asyncio.to_thread(draft.replace, path)
+            await asyncio.to_thread(_publish, draft, path)
         _logger.info("exported", account=self._account, rows=written.rows, bytes=written.bytes)
 
     async def _fill(self, archive: Archive) -> None:
@@ -129,6 +130,12 @@ class _Writing:
                 raise NotFound("The account is gone.")
 
 
+def _publish(draft: Path, path: Path) -> None:
+    """The API may be another user, to whom a shared folder's group gives this alone."""
+    draft.chmod(mode_of_files(path.parent))
+    draft.replace(path)
+
+
 async def _in_thread(work: Callable[[], _Result]) -> _Result:
     """What `work` gives, done in a thread; who is cancelled waits for its end all the same."""
     working = asyncio.ensure_future(asyncio.to_thread(work))
@@ -137,13 +144,6 @@ async def _in_thread(work: Callable[[], _Result]) -> _Result:
     except asyncio.CancelledError:
         await asyncio.wait([working])
         raise
-
-
-def open_folder(folder: Path) -> Path:
-    """The export folder, its owner's alone."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    return folder
 
 
 async def look_after(services: Services) -> None:
