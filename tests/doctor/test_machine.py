@@ -1,6 +1,7 @@
 """What the doctor says of this machine and its settings: each complaint, and the same when well."""
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 import papers
 from paqett import doctor
 from paqett.app import utc_now
+from paqett.doctor import users
 from paqett.doctor.tls import examine_tls
+from paqett.doctor.users import users_finding
 from paqett.settings import load
 
 NAME = "iot.example.org"
@@ -168,3 +171,24 @@ def test_addresses_are_names_too_and_the_brokers_own_name_counts(tmp_path: Path)
 
 def test_no_certificate_is_nothing_to_say() -> None:
     assert examine_tls(load({}), utc_now()) == []
+
+
+def test_processes_that_share_a_user_are_named_where_strangers_come_in() -> None:
+    apart = [("api", 64_001), ("worker", 64_002), ("api", 64_001)]
+    assert users_finding(apart, public=True).state == "ok"
+    assert users_finding([], public=True).detail == "none to be seen here"
+    together = [*apart, ("broker", 64_002)]
+    finding = users_finding(together, public=True)
+    assert (finding.state, finding.detail.partition(":")[0]) == (
+        "warning", "broker, worker run as 64002"
+    )  # fmt: skip
+    assert "docs/upgrades.md" in finding.mend
+    assert users_finding(together, public=False).state == "ok", "`paqett up` is for trying"
+
+
+def test_the_processes_of_this_machine_are_found_with_their_users() -> None:
+    argv = ["bash", "-c", "read", "/opt/paqett/bin/paqett", "worker"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, user=64_003) as process:
+        assert process.stdin is not None
+        assert ("worker", 64_003) in set(users._running())
+        process.stdin.close()

@@ -13,6 +13,7 @@ from paqett.cli.output import say, show
 from paqett.cli.running import until_signal
 from paqett.doctor.others import examine_others
 from paqett.doctor.tls import examine_tls
+from paqett.doctor.users import examine_users
 from paqett.local import up
 from paqett.plans import load_plans
 from paqett.settings import Settings
@@ -56,6 +57,7 @@ def _doctor(settings: Settings, arguments: argparse.Namespace) -> int:
 
 async def _examined(settings: Settings) -> list[doctor.Finding]:
     found = [*doctor.examine_machine(settings), *examine_tls(settings, utc_now())]
+    found.append(examine_users(settings))
     try:
         async with await db.connect(settings.database, "doctor") as conn:
             found += await doctor.examine_server(conn, utc_now())
