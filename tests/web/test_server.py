@@ -3,6 +3,7 @@
 import asyncio
 
 import httpx
+import psycopg
 import pytest
 
 from paqett import app, migrate
@@ -11,7 +12,7 @@ from paqett.web import health
 from paqett.web.listener import check_listener, check_ops_listener
 from paqett.web.server import create_app
 from ports import free_port
-from support import with_url
+from support import make_tenant, with_url
 
 AWAY = "postgresql://nobody:x@127.0.0.1:{port}/none"
 
@@ -80,6 +81,30 @@ def test_the_operators_token_opens_the_details(api) -> None:
         }  # fmt: skip
         assert details["schema"] == list(migrate.migrations())[-1]
         assert details["timescaledb"]["license"] in ("apache", "timescale")
+
+    api.run(work)
+
+
+def test_once_the_database_is_back_no_request_meets_a_connection_of_before(
+    api, database_url: str
+) -> None:
+    tenant = make_tenant(database_url, "back")
+    path = f"/api/v1/devices/{tenant.devices[0]}/telemetry"
+
+    async def work(client: httpx.AsyncClient) -> None:
+        headers = {"Authorization": f"Bearer {await api.key(tenant.account_id)}"}
+        paths = ("/api/v1/devices", path, "/api/v1/devices", path)
+        for _ in range(3):
+            answers = await asyncio.gather(*(client.get(one, headers=headers) for one in paths))
+            assert {answer.status_code for answer in answers} == {200}
+            with psycopg.connect(database_url) as conn:
+                ended = conn.execute(
+                    "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    " AND application_name LIKE 'paqett %'"
+                ).fetchone()
+            assert ended is not None
+            assert ended[0] >= 2, "of both pools"
 
     api.run(work)
 
