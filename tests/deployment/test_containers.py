@@ -201,7 +201,7 @@ class Owner:
 @pytest.fixture(scope="module")
 def owner(composed: Composed) -> Iterator[Owner]:
     create = ("paqett", "admin", "create-account", "you@example.org", "--password-stdin")
-    composed.compose("run", "--rm", "-T", "migrate", *create, input=PASSWORD + "\n")
+    composed.compose("run", "--rm", "-T", "api", *create, input=PASSWORD + "\n")
     with composed.client() as client:
         made = Owner(composed, client)
         until(lambda: _lets_in(made), "the broker knows the device")
