@@ -24,6 +24,7 @@ from support import (
     create,
     docker_has_image,
     drop,
+    hang_up,
     in_database,
     make_tenant,
     own_cluster,
@@ -54,6 +55,7 @@ def server_url() -> Iterator[str]:
     given = os.environ.get("PAQETT_TEST_DATABASE_URL")
     if given:
         yield given
+        hang_up(given)
     elif docker_has_image():
         yield from container()
     else:
