@@ -7,7 +7,7 @@ import pytest
 
 from paqett import app, migrate
 from paqett.errors import ConfigurationError
-from paqett.web.listener import check_listener, check_ops_listener
+from paqett.web.exposure import check_listener, check_ops_listener
 from paqett.web.server import create_app
 from ports import free_port
 from support import with_url

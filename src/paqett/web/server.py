@@ -30,9 +30,10 @@ from paqett.web.channels import ChannelController
 from paqett.web.deletion import DeletionController
 from paqett.web.devices import DeviceController
 from paqett.web.exports import ExportController
+from paqett.web.exposure import check_listener, check_ops_listener
 from paqett.web.grafana import GrafanaController
 from paqett.web.health import healthz, metrics, readyz
-from paqett.web.listener import check_listener, check_ops_listener, listen, renew
+from paqett.web.listener import listen, renew
 from paqett.web.live import Hub
 from paqett.web.meter import Meter
 from paqett.web.metrics import MetricController
