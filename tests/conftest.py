@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import structlog
 
+import kept
+
 # hooks: pytest finds them here
 from leaks import pytest_configure, pytest_runtest_makereport  # noqa: F401
 from paqett import migrate
@@ -79,6 +81,7 @@ def database_url(server_url: str, template: str) -> Iterator[str]:
     name = f"paqett_test_{uuid.uuid4().hex[:8]}"
     create(server_url, name, template)
     yield at(server_url, name)
+    kept.close_all()
     drop(server_url, name)
 
 
@@ -88,6 +91,7 @@ def bare_database_url(server_url: str) -> Iterator[str]:
     name = f"paqett_bare_{uuid.uuid4().hex[:8]}"
     create(server_url, name)
     yield at(server_url, name)
+    kept.close_all()
     drop(server_url, name)
 
 

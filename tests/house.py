@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-import psycopg
 
 from kept import Kept
 from paqett import alerts, app, db, notices
@@ -41,14 +40,7 @@ class House:
         self.plans = load_plans(settings.plans_file)
         self.doors = [Directory(self.plans), Directory(self.plans)]
         self._kept = Kept()
-        self._looking: psycopg.Connection | None = None
         self.now = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
-
-    def close(self) -> None:
-        """Its connections, before its database goes."""
-        self._kept.close()
-        if self._looking is not None:
-            self._looking.close()
 
     @property
     def us(self) -> int:
@@ -157,9 +149,7 @@ class House:
             self.tick()
 
     def rows(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
-        if self._looking is None:
-            self._looking = psycopg.connect(self.settings.database.url, autocommit=True)
-        found = self._looking.execute(text, values)
+        found = self._kept.looking(self.settings.database.url).execute(text, values)
         return found.fetchall() if found.description else []
 
     def states(self, device: int = 0) -> list[str]:

@@ -5,16 +5,32 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, TypeVar
 
+import psycopg
+
 T = TypeVar("T")
 
 
+_open: list["Kept"] = []
+
+
+def close_all() -> None:
+    """Before the test's database goes."""
+    while _open:
+        _open.pop().close()
+
+
 class Kept:
-    """An event loop that goes on between the steps of a test, and what was opened in it."""
+    """An event loop that goes on between the steps of a test, and what was opened in it.
+
+    It ends with the test's database, or by `close`.
+    """
 
     def __init__(self) -> None:
+        _open.append(self)
         self._runner = asyncio.Runner()
         self._opened = AsyncExitStack()
         self._by_name: dict[str, Any] = {}
+        self._looking: psycopg.Connection | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """One step."""
@@ -27,7 +43,17 @@ class Kept:
         opened: T = self._by_name[name]
         return opened
 
+    def looking(self, url: str) -> psycopg.Connection:
+        """A connection to look around on, or to prepare something; each statement is committed."""
+        if self._looking is None:
+            self._looking = psycopg.connect(url, autocommit=True)
+        return self._looking
+
     def close(self) -> None:
         """Close everything, and the loop."""
+        if self in _open:
+            _open.remove(self)
+        if self._looking is not None:
+            self._looking.close()
         self._runner.run(self._opened.aclose())
         self._runner.close()

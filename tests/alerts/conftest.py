@@ -11,17 +11,13 @@ from support import Tenant
 
 
 @pytest.fixture
-def house(settings: Settings, owner: Tenant) -> Iterator[House]:
-    made = House(settings, owner)
-    yield made
-    made.close()
+def house(settings: Settings, owner: Tenant) -> House:
+    return House(settings, owner)
 
 
 @pytest.fixture
-def free_house(settings: Settings, free_tenant: Tenant) -> Iterator[House]:
-    made = House(settings, free_tenant)
-    yield made
-    made.close()
+def free_house(settings: Settings, free_tenant: Tenant) -> House:
+    return House(settings, free_tenant)
 
 
 @pytest.fixture

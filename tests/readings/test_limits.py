@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,6 @@ class Doors:
         async with await db.connect(self.database, "test", autocommit=True) as conn:
             yield conn
 
-    def close(self) -> None:
-        """Before the database goes."""
-        self._kept.close()
-
     def race(self, *batches: Sequence[Incoming]) -> list[Outcome]:
         """Each batch through its own door, all transactions open at once."""
 
@@ -81,9 +77,8 @@ OpenDoors = Callable[..., Doors]
 
 
 @pytest.fixture
-def doors(settings: Settings, tmp_path: Path) -> Iterator[OpenDoors]:
+def doors(settings: Settings, tmp_path: Path) -> OpenDoors:
     """Doors under a plan `free` whose numbers the test gives; the others have no limits."""
-    opened: list[Doors] = []
 
     def make(number: int = 1, **limits: int) -> Doors:
         lines = ["[own]", 'tier = "own"', "grafana = true", "message_bytes = 262144"]
@@ -93,12 +88,9 @@ def doors(settings: Settings, tmp_path: Path) -> Iterator[OpenDoors]:
         ]
         path = tmp_path / "plans.toml"
         path.write_text("\n".join(lines))
-        opened.append(Doors(settings, load_plans(path), number))
-        return opened[-1]
+        return Doors(settings, load_plans(path), number)
 
-    yield make
-    for one in opened:
-        one.close()
+    return make
 
 
 def message(device: str, values: Any, at: int, report: Report | None = None) -> Incoming:
@@ -216,11 +208,9 @@ def test_of_a_message_too_many_only_the_fresh_readings_are_refused(
 
 
 @pytest.fixture
-def shipped(settings: Settings) -> Iterator[Doors]:
+def shipped(settings: Settings) -> Doors:
     """A door under the plans that come with the program."""
-    made = Doors(settings, load_plans(settings.plans_file))
-    yield made
-    made.close()
+    return Doors(settings, load_plans(settings.plans_file))
 
 
 def flush_backlog(door: Doors, device: str, stamps: list[int], received_us: int) -> Outcome:
