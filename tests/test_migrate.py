@@ -1,14 +1,17 @@
 """Migrations run once, converge, and leave each role the least it needs."""
 
+import uuid
+
 import psycopg
 import pytest
+from psycopg import sql
 
 from community_server import run_policies
 from paqett import cli, doctor, migrate, roles
 from paqett.app import utc_now
 from paqett.db import Connection
 from paqett.errors import ConfigurationError, SchemaOutdatedError
-from support import at, in_database, with_url
+from support import at, drop, in_database, with_url
 
 
 def test_a_second_run_changes_nothing(bare_database_url: str) -> None:
@@ -34,6 +37,18 @@ def test_an_edited_migration_is_noticed(bare_database_url: str) -> None:
         conn.execute("UPDATE schema_migration SET sha256 = 'x' WHERE name LIKE '0001%'")
     with pytest.raises(ConfigurationError, match="edited"):
         in_database(bare_database_url, migrate.migrate)
+
+
+def test_a_database_of_another_encoding_is_refused_with_what_to_do(server_url: str) -> None:
+    name = f"paqett_ascii_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        made = "CREATE DATABASE {} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'"
+        conn.execute(sql.SQL(made).format(sql.Identifier(name)))
+    try:
+        with pytest.raises(ConfigurationError, match=r"SQL_ASCII.*--encoding=UTF8"):
+            in_database(at(server_url, name), migrate.migrate)
+    finally:
+        drop(server_url, name)
 
 
 def test_the_doctor_finds_nothing_wrong_after_migrate(bare_database_url: str) -> None:

@@ -1,6 +1,7 @@
 """Connections to PostgreSQL: one pool for each process, one transaction for each piece of work."""
 
 import os
+import select
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -87,6 +88,7 @@ def pool(
         open=False,
         kwargs={**options, "autocommit": True},
         configure=None if reading else _prepare,
+        check=_check,
         reconnect_timeout=2.0,
     )
 
@@ -103,6 +105,14 @@ async def connect(settings: Database, process: str, *, autocommit: bool = False)
         await conn.close()
         raise
     return conn
+
+
+async def _check(conn: Connection) -> None:
+    """Nothing comes on an idle connection but its end: where something has, the server is asked."""
+    waiting = select.poll()
+    waiting.register(conn.fileno(), select.POLLIN)
+    if waiting.poll(0):
+        await AsyncConnectionPool.check_connection(conn)
 
 
 async def _prepare(conn: Connection) -> None:

@@ -85,11 +85,13 @@ async def migrate(conn: Connection, patience: Patience | None = None) -> list[st
     """Do everything that is missing and return the names of the migrations applied.
 
     `conn` must be in autocommit mode and belong to a superuser, or to the owner of a database
-    that already has the extension. Raises `ConfigurationError` where neither holds, or where an
-    applied migration was edited afterwards; `MigrationStopped` where a step did not get its locks
-    or took too long: what came before it is done, nothing of it is, and it can be run again.
+    that already has the extension. Raises `ConfigurationError` where neither holds, for a database
+    of another encoding than UTF8, or where an applied migration was edited; `MigrationStopped`
+    where a step did not get its locks or took too long: what came before it is done, nothing of
+    it is, and it can be run again.
     """
     patience = patience or Patience()
+    _require_utf8(conn)
     await _be_alone(conn, patience)
     try:
         for name, seconds in (
@@ -112,6 +114,16 @@ async def migrate(conn: Connection, patience: Patience | None = None) -> list[st
         if not conn.closed:
             await conn.execute("RESET ROLE; RESET lock_timeout; RESET statement_timeout")
             await conn.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+
+
+def _require_utf8(conn: Connection) -> None:
+    """In SQL_ASCII, what `initdb` makes where no locale is set, texts would come as bytes."""
+    encoding = conn.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise ConfigurationError(
+            f"the encoding of the database is {encoding}, not UTF8: make another with"
+            " `createdb --encoding=UTF8 --template=template0`"
+        )
 
 
 async def _be_alone(conn: Connection, patience: Patience) -> None:

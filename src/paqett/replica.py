@@ -19,6 +19,7 @@ from paqett import db, log, pools
 from paqett.db import Connection
 from paqett.errors import Unavailable
 from paqett.settings import Database
+from paqett.shared import Shared
 from paqett.sqlfiles import query
 
 _logger = log.get("replica")
@@ -65,7 +66,7 @@ class Readers:
         self._wait_s = settings.replica_wait_s
         self._not_before = 0.0
         self._told = ""
-        self._position = _Position(self)
+        self._position = Shared(self.position)
         if settings.replica_url:
             there = msgspec.structs.replace(settings, url=settings.replica_url)
             self._replica = db.pool(there, process, reading=True)
@@ -155,28 +156,6 @@ class Readers:
         async with db.statements(self._primary) as conn:
             row = await (await conn.execute(query("unscoped_log_position"))).fetchone()
         return msgspec.convert(row, Place)
-
-
-class _Position:
-    """One question for all readers that came before it was asked, one at a time."""
-
-    def __init__(self, readers: Readers) -> None:
-        self._readers = readers
-        self._next: asyncio.Task[Place] | None = None
-        self._asking = asyncio.Lock()
-
-    async def now(self) -> Place:
-        """How far the primary's log has got, at this moment or later."""
-        if self._next is None:
-            self._next = asyncio.create_task(self._ask())
-            # whoever asked may have given up
-            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(self._next)
-
-    async def _ask(self) -> Place:
-        async with self._asking:
-            self._next = None  # who comes from now on may have seen more
-            return await self._readers.position()
 
 
 async def _replayed(conn: Connection) -> Place:

@@ -3,14 +3,16 @@
 import asyncio
 
 import httpx
+import psycopg
 import pytest
 
 from paqett import app, migrate
-from paqett.errors import ConfigurationError
+from paqett.errors import ConfigurationError, Unavailable
+from paqett.web import health
 from paqett.web.exposure import check_listener, check_ops_listener
 from paqett.web.server import create_app
 from ports import free_port
-from support import with_url
+from support import make_tenant, with_url
 
 AWAY = "postgresql://nobody:x@127.0.0.1:{port}/none"
 
@@ -79,5 +81,58 @@ def test_the_operators_token_opens_the_details(api) -> None:
         }  # fmt: skip
         assert details["schema"] == list(migrate.migrations())[-1]
         assert details["timescaledb"]["license"] in ("apache", "timescale")
+
+    api.run(work)
+
+
+def test_once_the_database_is_back_no_request_meets_a_connection_of_before(
+    api, database_url: str
+) -> None:
+    tenant = make_tenant(database_url, "back")
+    path = f"/api/v1/devices/{tenant.devices[0]}/telemetry"
+
+    async def work(client: httpx.AsyncClient) -> None:
+        headers = {"Authorization": f"Bearer {await api.key(tenant.account_id)}"}
+        paths = ("/api/v1/devices", path, "/api/v1/devices", path)
+        for _ in range(3):
+            answers = await asyncio.gather(*(client.get(one, headers=headers) for one in paths))
+            assert {answer.status_code for answer in answers} == {200}
+            with psycopg.connect(database_url) as conn:
+                ended = conn.execute(
+                    "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    " AND application_name LIKE 'paqett %'"
+                ).fetchone()
+            assert ended is not None
+            assert ended[0] >= 2, "of both pools"
+
+    api.run(work)
+
+
+def test_however_many_strangers_ask_the_database_is_asked_once_a_second(api, monkeypatch) -> None:
+    asked, really = [], migrate.require_current
+
+    async def count(conn) -> list[str]:
+        asked.append(1)
+        return await really(conn)
+
+    async def away(_: object) -> list[str]:
+        asked.append(1)
+        raise Unavailable("away")
+
+    async def statuses(client: httpx.AsyncClient) -> set[int]:
+        answers = await asyncio.gather(*(client.get("/readyz") for _ in range(50)))
+        return {answer.status_code for answer in answers}
+
+    async def work(client: httpx.AsyncClient) -> None:
+        monkeypatch.setattr(migrate, "require_current", count)
+        monkeypatch.setattr(health, "_KEPT_S", 60.0)
+        assert await statuses(client) == {200}
+        assert await statuses(client) == {200}
+        assert 1 <= len(asked) <= 2  # the second for those who came while it was asked
+        monkeypatch.setattr(migrate, "require_current", away)
+        monkeypatch.setattr(health, "_KEPT_S", 0.0)
+        assert await statuses(client) == {503}
+        assert len(asked) <= 4
 
     api.run(work)

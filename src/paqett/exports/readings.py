@@ -1,5 +1,5 @@
 """The readings of an archive, in pieces: by stretches of time that a table's chunks cover, in each
-series by series and by time. A piece is some 100,000 readings, however many there are.
+series by series and by time. A piece is some 20,000 readings, however many there are.
 """
 
 from collections.abc import AsyncIterator, Callable

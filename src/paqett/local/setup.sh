@@ -1,7 +1,7 @@
 #!/bin/bash
 # Makes a bare Debian 12 or 13 machine ready for Paqett; `make setup` runs it from the repository root.
-# With --tests it also brings the browser in which the pages are tried, and what the files in
-# config/nginx, config/systemd and config/prometheus are tried with.
+# With --tests it also brings the browser in which the pages are tried, what the files in config/nginx,
+# config/systemd and config/prometheus are tried with, and the tests' own npm packages: they need no network then.
 # It installs what is missing (as root), starts no service, and does nothing the second time.
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
@@ -251,6 +251,18 @@ python_environment() {
   echo "$sum" >$stamp
 }
 
+# axe-core, which looks at the pages, and TimescaleDB's Community edition in WebAssembly.
+npm_packages() {
+  local folder
+  for folder in tests/pages tests/community; do
+    if [ $folder/node_modules/.package-lock.json -nt $folder/package-lock.json ]; then continue; fi # npm's last file
+    (PATH="$PWD/.venv/bin:$PATH" && cd $folder &&
+      run "the packages of $folder could not be installed" "check the network and npm's configuration; then run this again" \
+        npm ci --ignore-scripts --no-audit --no-fund)
+    touch $folder/node_modules/.package-lock.json
+  done
+}
+
 # --- all of it -----------------------------------------------------------------------------------
 
 if [ ! -f constraints.txt ] || [ ! -f pyproject.toml ]; then
@@ -264,4 +276,5 @@ step "Debian packages" debian_packages
 if [ -n "$build_from" ]; then step "TimescaleDB for PostgreSQL $build_from, from Debian 13's source" build_timescaledb "$build_from"; fi
 if [ $for_tests = yes ]; then step "promtool" rule_tests; fi
 step "Python packages in .venv" python_environment
+if [ $for_tests = yes ]; then step "npm packages of the tests" npm_packages; fi
 say "ready, $SECONDS s in all"

@@ -1,6 +1,7 @@
 """`/healthz`, `/readyz`, `/metrics`: for the load balancer, and for the operator."""
 
 import hmac
+import time
 from typing import Any
 
 import msgspec
@@ -13,8 +14,11 @@ from paqett.app import Services
 from paqett.children import LOOPBACK
 from paqett.errors import NotFound, PaqettError
 from paqett.settings import Settings
+from paqett.shared import Shared
 
 _Request = Request[Any, Any, State]
+_PATIENCE_S = 5.0
+_KEPT_S = 1.0
 
 
 def _operator(request: _Request) -> bool:
@@ -39,23 +43,51 @@ async def healthz() -> str:
     return "ok\n"
 
 
+class Readiness:
+    """What strangers are told: the database is asked once a second, however many want to know."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._shared = Shared(self._ask)
+        self._ready, self._asked_at = False, -_KEPT_S
+
+    async def now(self) -> bool:
+        """Whether requests can be answered, as of the last second."""
+        if time.monotonic() - self._asked_at >= _KEPT_S:
+            self._ready = await self._shared.now()
+            self._asked_at = time.monotonic()
+        return self._ready
+
+    async def _ask(self) -> bool:
+        try:
+            async with db.transaction(self._services.pool, timeout_s=_PATIENCE_S) as conn:
+                ops.note_schema(await migrate.require_current(conn))
+        except PaqettError:
+            return False
+        return True
+
+
 @get("/readyz", include_in_schema=False)
 async def readyz(request: _Request) -> Response[bytes]:
     """200 when requests can be answered; what is behind it for the operator."""
     services: Services = request.app.state.services
-    body: dict[str, Any] = {"status": "ready"}
-    status = 200
+    if not _operator(request):
+        readiness: Readiness = request.app.state.readiness
+        return _told({}, ready=await readiness.now())
     try:
-        async with db.transaction(services.pool, timeout_s=5) as conn:
+        async with db.transaction(services.pool, timeout_s=_PATIENCE_S) as conn:
             newer = await migrate.require_current(conn)
             ops.note_schema(newer)
-            if _operator(request):
-                body |= await _details(services, conn) | {"schema_newer": newer}
+            return _told(await _details(services, conn) | {"schema_newer": newer}, ready=True)
     except PaqettError as error:
-        status, body = 503, {"status": "not ready"}
-        if _operator(request):
-            body["reason"] = str(error)
-    return Response(msgspec.json.encode(body), status_code=status, media_type=MediaType.JSON)
+        return _told({"reason": str(error)}, ready=False)
+
+
+def _told(more: dict[str, Any], *, ready: bool) -> Response[bytes]:
+    body = {"status": "ready" if ready else "not ready"} | more
+    return Response(
+        msgspec.json.encode(body), status_code=200 if ready else 503, media_type=MediaType.JSON
+    )
 
 
 async def _details(services: Services, conn: db.Connection) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from paqett.web.devices import DeviceController
 from paqett.web.exports import ExportController
 from paqett.web.exposure import check_listener, check_ops_listener
 from paqett.web.grafana import GrafanaController
-from paqett.web.health import healthz, metrics, readyz
+from paqett.web.health import Readiness, healthz, metrics, readyz
 from paqett.web.listener import listen, renew
 from paqett.web.live import Hub
 from paqett.web.meter import Meter
@@ -118,7 +118,7 @@ def create_app(services: Services) -> Litestar:
     writer = Writer(settings.database, "api ingest", Directory(services.plans), _FLUSH_TIMEOUT_S)
     app.state.door = Door(writer)
     app.state.hub = Hub(settings.database)
-    app.state.broker = Judge(services)
+    app.state.broker, app.state.readiness = Judge(services), Readiness(services)
     return app
 
 

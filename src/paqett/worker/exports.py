@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -92,7 +93,7 @@ class _Writing:
             for table in contents.tables(self._register):
                 archive.begin(contents.describe(self._register, table))
                 async for rows in contents.rows(begin, self._account, table):
-                    await _in_thread(lambda rows=rows: archive.write_rows(rows))  # type: ignore[misc]
+                    await _in_thread(partial(archive.write_rows, rows))
                     await self._note(archive, 0.0)
                 archive.end()
             for name, pieces in (
@@ -107,16 +108,22 @@ class _Writing:
         archive.add("README.txt", telling.readme(archive, subject, self._register))
 
     async def _write(self, archive: Archive, pieces: AsyncIterator[Piece]) -> None:
-        """The next piece is read while this one is written."""
-        following = asyncio.ensure_future(anext(pieces, None))
+        """One piece is read, the one before it made into lines, the one before that compressed."""
+        reading = asyncio.ensure_future(anext(pieces, None))
+        writing = asyncio.ensure_future(asyncio.sleep(0))
         try:
-            while (piece := await following) is not None:
-                following = asyncio.ensure_future(anext(pieces, None))
-                await _in_thread(lambda piece=piece: archive.write(piece.make(), piece.rows))  # type: ignore[misc]
+            while (piece := await reading) is not None:
+                reading = asyncio.ensure_future(anext(pieces, None))
+                lines = await _in_thread(piece.make)
+                await writing
                 await self._note(archive, 0.5 * piece.share)
+                write = partial(archive.write, lines, piece.rows)
+                writing = asyncio.ensure_future(_in_thread(write))
+            await writing
         finally:
-            following.cancel()
-            await asyncio.wait([following])
+            for one in (reading, writing):
+                one.cancel()
+            await asyncio.gather(reading, writing, return_exceptions=True)
 
     async def _note(self, archive: Archive, share: float) -> None:
         if time.monotonic() - self._noted_at < _NOTED_EVERY_S:
