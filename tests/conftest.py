@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
+import forked
 import kept
 
 # hooks: pytest finds them here
@@ -93,6 +94,13 @@ def bare_database_url(server_url: str) -> Iterator[str]:
     yield at(server_url, name)
     kept.close_all()
     drop(server_url, name)
+
+
+@pytest.fixture(scope="session")
+def paqett(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The command, for what is done and over: it does not import the program at every call."""
+    with forked.command(tmp_path_factory.mktemp("command")) as folder:
+        yield str(folder / "paqett")
 
 
 @pytest.fixture
