@@ -150,7 +150,7 @@ def echoing(port: int) -> Iterator[None]:
             """No line."""
 
     with ThreadingHTTPServer(("127.0.0.1", port), Echo) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield
         finally:
