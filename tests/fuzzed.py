@@ -12,18 +12,13 @@ from typing import Any
 
 from paqett.ingest.batcher import PREFIX, parse
 from paqett.readings.batch import AHEAD_US, _decode_any
-from paqett.readings.decode import (
-    MAX_ITEMS,
-    MAX_NAME_CHARACTERS,
-    MAX_PATH_LEVELS,
-    MAX_TEXT_BYTES,
-    Decoded,
-    check_metric_name,
-)
+from paqett.readings.decode import MAX_ITEMS, Decoded
 from paqett.readings.directory import Entry
 from paqett.readings.forms import MAX_LINES
 from paqett.readings.incoming import TELEMETRY, Incoming, Receipts
+from paqett.readings.metric_names import MAX_NAME_CHARACTERS, MAX_PATH_LEVELS, check_metric_name
 from paqett.readings.plain import Columns, read_plain
+from paqett.readings.values import MAX_TEXT_BYTES
 
 CORPUS = Path(__file__).parent / "fuzz" / "corpus"
 _SECOND = 1_000_000

@@ -8,14 +8,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from paqett.readings.decode import Decoded, Point, Rejection, Value, decode
+from paqett.readings.decode import Decoded, Point, decode
 from paqett.readings.directory import Entry
 from paqett.readings.forms import decode_csv, decode_lines
 from paqett.readings.incoming import ATTRIBUTES, TELEMETRY, Incoming
 from paqett.readings.ledger import LATE_BUCKET_EMPTY, Ledger
 from paqett.readings.limits import LATE_US, SLOT_US
 from paqett.readings.plain import Columns, read_plain
+from paqett.readings.rejection import Rejection
 from paqett.readings.rows import Numbers, TextRow
+from paqett.readings.values import Value, kind_of
 from paqett.sqlfiles import array, word_array
 
 AHEAD_US = 600_000_000
@@ -391,13 +393,6 @@ def _too_fast(index: int, metric: str | None, entry: Entry) -> Rejection:
 def slot_of(time_us: int) -> int:
     """The beginning of the aligned 5 minutes a time lies in; both in µs since 1970."""
     return time_us // SLOT_US * SLOT_US
-
-
-def kind_of(value: Value) -> str:
-    """The kind a metric gets from its first value."""
-    if value is True or value is False:
-        return "boolean"
-    return "text" if type(value) is str else "number"
 
 
 def _decode_any(message: Incoming, entry: Entry) -> Decoded:

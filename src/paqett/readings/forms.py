@@ -7,16 +7,12 @@ blank lines; what is wrong with one costs only that one.
 import csv
 from collections.abc import Iterator
 
-from paqett.readings.decode import (
-    Decoded,
-    Rejection,
-    check_metric_name,
-    classify_value,
-    parse_json,
-    read_item,
-    read_text,
-)
+from paqett.readings.decode import Decoded, read_item, refuse_whole
+from paqett.readings.metric_names import check_metric_name
+from paqett.readings.payload_json import parse_json
+from paqett.readings.rejection import Rejection
 from paqett.readings.timestamps import PayloadError, check_window, parse_ts
+from paqett.readings.values import classify_value, read_text
 
 MAX_LINES = 10_000
 _HEADING = ["time", "metric", "value"]
@@ -33,7 +29,7 @@ def decode_lines(
 ) -> Decoded:
     """Read NDJSON; the parameters are `decode`'s."""
     if _has_too_many(payload):
-        return Decoded([], [Rejection(0, None, "too_many_items", _TOO_MANY)], 0)
+        return refuse_whole("too_many_items", _TOO_MANY)
     out = Decoded([], [], 0)
     window = (oldest_us, newest_us) if use_device_clock else None
     for index, line in enumerate(filter(None, map(bytes.strip, payload.split(b"\n")))):
@@ -60,13 +56,13 @@ def decode_csv(
 ) -> Decoded:
     """Read CSV `time,metric,value`, the heading optional; an empty time is the time of receipt."""
     if _has_too_many(payload):
-        return Decoded([], [Rejection(0, None, "too_many_items", _TOO_MANY)], 0)
+        return refuse_whole("too_many_items", _TOO_MANY)
     out = Decoded([], [], 0)
     window = (oldest_us, newest_us) if use_device_clock else None
     try:
         text = str(payload, "utf-8-sig")
     except UnicodeDecodeError:
-        return Decoded([], [Rejection(0, None, "bad_json", "not UTF-8")], 0)
+        return refuse_whole("bad_json", "not UTF-8")
     for index, row in enumerate(_rows(text)):
         out.items = index + 1
         try:

@@ -17,7 +17,6 @@ from psycopg import errors
 from paqett.db import Connection
 from paqett.readings import attributes, limits, rows
 from paqett.readings.batch import Batch, Where, slot_of
-from paqett.readings.decode import Rejection
 from paqett.readings.directory import NOBODY, Directory, Entry
 from paqett.readings.incoming import Incoming, Outcome
 from paqett.readings.judge import judge
@@ -25,6 +24,7 @@ from paqett.readings.ledger import Ledger
 from paqett.readings.limits import SLOT_US
 from paqett.readings.live import Feed
 from paqett.readings.plain import Columns
+from paqett.readings.rejection import Rejection
 from paqett.readings.rows import Numbers, TextRow
 from paqett.readings.seen import Seen
 from paqett.sqlfiles import query, tier_query
