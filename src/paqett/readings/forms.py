@@ -1,13 +1,17 @@
-"""HTTP's other forms of a message: NDJSON, one item a line, and CSV `time,metric,value`.
+"""The forms of a message: JSON, and over HTTP NDJSON, one item a line, and CSV `time,metric,value`.
 
-Both give what `decode` gives. A line is an item, counted from 0 without a heading and without
+All give what `decode` gives. A line is an item, counted from 0 without a heading and without
 blank lines; what is wrong with one costs only that one.
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
-from paqett.readings.decode import Decoded, read_item, refuse_whole
+from paqett.readings.decode import Decoded, decode, read_item, refuse_whole
+from paqett.readings.directory import Entry
+from paqett.readings.incoming import Incoming
+from paqett.readings.limits import AHEAD_US
 from paqett.readings.metric_names import check_metric_name
 from paqett.readings.payload_json import parse_json
 from paqett.readings.rejection import Rejection
@@ -17,6 +21,21 @@ from paqett.readings.values import classify_value, read_text
 MAX_LINES = 10_000
 _HEADING = ["time", "metric", "value"]
 _TOO_MANY = f"more than {MAX_LINES} lines in one request"
+
+
+def decode_incoming(message: Incoming, entry: Entry) -> Decoded:
+    """Read a message of the device of `entry`, whatever its form."""
+    reading = _FORMS.get(message.form)
+    if reading is None:
+        path = message.topic[10:] or ("/" if message.topic[9:] else "")
+        reading = partial(decode, path=path)
+    return reading(
+        message.payload,
+        received_us=message.received_us,
+        oldest_us=message.received_us - entry.retention_us,
+        newest_us=message.received_us + AHEAD_US,
+        use_device_clock=entry.use_device_clock,
+    )
 
 
 def decode_lines(
@@ -115,3 +134,6 @@ def _read_row(
         out.stamped += 1
     out.points.append((time_us, name, value))
     out.indexes.append(index)
+
+
+_FORMS: dict[str, Callable[..., Decoded]] = {"ndjson": decode_lines, "csv": decode_csv}
