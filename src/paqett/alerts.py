@@ -13,7 +13,7 @@ from paqett import lists
 from paqett.accounts import Account
 from paqett.conditions import OPERATORS, Operator, State
 from paqett.db import Connection
-from paqett.devices import Name
+from paqett.device_structs import Name
 from paqett.errors import Invalid, LimitReached, NotFound
 from paqett.lists import Page
 from paqett.plans import Plan

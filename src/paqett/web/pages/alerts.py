@@ -12,7 +12,7 @@ from paqett import alert_replay, alerts, charts, conditions, db, metrics
 from paqett.alert_replay import Replay
 from paqett.alerts import Rule
 from paqett.conditions import IN_WORDS
-from paqett.devices import Device
+from paqett.device_structs import Device
 from paqett.errors import Problem
 from paqett.web import auth
 from paqett.web.alerts import AlertController, AlertRuleController

@@ -5,7 +5,7 @@ from typing import Any
 
 from paqett.alerts import Rule, RuleChange, RuleIn
 from paqett.conditions import IN_WORDS
-from paqett.devices import Device
+from paqett.device_structs import Device
 from paqett.errors import Invalid
 from paqett.web.pages.forms import Form, convert, number
 
