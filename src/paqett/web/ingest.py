@@ -17,8 +17,9 @@ from paqett.readings.incoming import Report
 from paqett.readings.ledger import LATE_BUCKET_EMPTY
 from paqett.readings.limits import SLOT_US
 from paqett.readings.rejection import Rejection
-from paqett.web.auth import DevicePaused, principal_of
+from paqett.web.auth import principal_of
 from paqett.web.devices import allowed
+from paqett.web.forbidden import DevicePaused
 
 _FORMS = {
     "": "json",

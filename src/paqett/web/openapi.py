@@ -18,7 +18,8 @@ from litestar.serialization import encode_json
 from paqett import __version__
 from paqett.settings import Settings
 from paqett.web import ingest
-from paqett.web.auth import CSRF_HEADER, DEVICE_SCHEME, SCHEME, SESSION_SCHEME, cookie_name
+from paqett.web.auth import DEVICE_SCHEME, SCHEME, SESSION_SCHEME
+from paqett.web.session_cookie import CSRF_HEADER, cookie_name
 
 _Document = dict[str, Any]
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
