@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from paqett.alerts import Rule, RuleChange, RuleIn
+from paqett.alert_rules import Rule, RuleChange, RuleIn
 from paqett.conditions import IN_WORDS
 from paqett.device_structs import Device
 from paqett.errors import Invalid
