@@ -24,8 +24,9 @@ check: setup ## format, lint, types, import layers
 browser: # what the tests of the pages need besides
 	@bash src/paqett/local/setup.sh --tests
 
+WORKERS ?= 3
 test: browser ## every proof in its bounded form
-	$(PY) -m pytest -m "not prove" -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+	$(PY) -m pytest -m "not prove" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
 
 again: # the tests that failed, one after the other
 	@$(PY) -c 'import json; failed = json.load(open(".pytest_cache/v/cache/lastfailed")); \

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import structlog
 
+import forked
+import kept
+
 # hooks: pytest finds them here
 from leaks import pytest_configure, pytest_runtest_makereport  # noqa: F401
 from paqett import migrate
@@ -24,6 +27,7 @@ from support import (
     create,
     docker_has_image,
     drop,
+    hang_up,
     in_database,
     make_tenant,
     own_cluster,
@@ -54,6 +58,7 @@ def server_url() -> Iterator[str]:
     given = os.environ.get("PAQETT_TEST_DATABASE_URL")
     if given:
         yield given
+        hang_up(given)
     elif docker_has_image():
         yield from container()
     else:
@@ -77,6 +82,7 @@ def database_url(server_url: str, template: str) -> Iterator[str]:
     name = f"paqett_test_{uuid.uuid4().hex[:8]}"
     create(server_url, name, template)
     yield at(server_url, name)
+    kept.close_all()
     drop(server_url, name)
 
 
@@ -86,7 +92,15 @@ def bare_database_url(server_url: str) -> Iterator[str]:
     name = f"paqett_bare_{uuid.uuid4().hex[:8]}"
     create(server_url, name)
     yield at(server_url, name)
+    kept.close_all()
     drop(server_url, name)
+
+
+@pytest.fixture(scope="session")
+def paqett(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The command, for what is done and over: it does not import the program at every call."""
+    with forked.command(tmp_path_factory.mktemp("command")) as folder:
+        yield str(folder / "paqett")
 
 
 @pytest.fixture

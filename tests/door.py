@@ -1,10 +1,12 @@
 """Flushes of a test's own, the way ingest makes them."""
 
-import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from kept import Kept
 from paqett import db
 from paqett.plans import load_plans
 from paqett.readings.directory import Directory
@@ -21,15 +23,21 @@ class Door:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._kept = Kept()
         self.directory = Directory(load_plans(settings.plans_file))
 
     def send(self, *messages: Incoming) -> Outcome:
         async def run() -> Outcome:
-            connecting = db.connect(self.settings.database, "test", autocommit=True)
-            async with await connecting as conn, conn.transaction():
+            conn = await self._kept.once("connection", self._connect)
+            async with conn.transaction():
                 return await write_batch(conn, self.directory, messages)
 
-        return asyncio.run(run())
+        return self._kept.run(run())
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator[db.Connection]:
+        async with await db.connect(self.settings.database, "test", autocommit=True) as conn:
+            yield conn
 
 
 def message(device: str, values: Any, topic: str = "telemetry", at: int = NOW_US) -> Incoming:

@@ -49,6 +49,7 @@ def command(folder: Path) -> Iterator[Path]:
 def _serve(address: str) -> None:
     from paqett import cli
 
+    cli.parser()  # which imports what every command needs
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever ends is not waited for
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)

@@ -10,6 +10,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 
+import kept
 from paqett import accounts, db, grafana, migrate
 from paqett.grafana import Login, Place
 from paqett.plans import load_plans
@@ -75,6 +76,7 @@ def fresh_place(server_url: str) -> Iterator[Server]:
     url = at(server_url, name)
     in_database(url, migrate.migrate)
     yield Server(url, name, with_url(url))
+    kept.close_all()
     drop(server_url, name)
 
 

@@ -1,13 +1,13 @@
 """An account with rules, doors that flush for it, and a worker with a clock of the test's."""
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-import psycopg
 
+from kept import Kept
 from paqett import alerts, app, db, notices
 from paqett.accounts import Account
 from paqett.alert_rules import Rule, RuleIn
@@ -39,6 +39,7 @@ class House:
         self.account_id, self.devices = tenant.account_id, tenant.devices
         self.plans = load_plans(settings.plans_file)
         self.doors = [Directory(self.plans), Directory(self.plans)]
+        self._kept = Kept()
         self.now = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
 
     @property
@@ -55,20 +56,27 @@ class House:
         """Something in a transaction."""
 
         async def run() -> Any:
-            connecting = db.connect(self.settings.database, "test", autocommit=True)
-            async with await connecting as conn, conn.transaction():
+            conn = await self._kept.once("connection", self._connect)
+            async with conn.transaction():
                 return await work(conn)
 
-        return asyncio.run(run())
+        return self._kept.run(run())
 
     def serve(self, work: Callable[[Services], Any]) -> Any:
         """Something with a worker's services."""
 
         async def run() -> Any:
-            async with app.services(self.settings, "test", lambda: self.now) as services:
-                return await work(services)
+            return await work(await self._kept.once("services", self._services))
 
-        return asyncio.run(run())
+        return self._kept.run(run())
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator[Connection]:
+        async with await db.connect(self.settings.database, "test", autocommit=True) as conn:
+            yield conn
+
+    def _services(self) -> AbstractAsyncContextManager[Services]:
+        return app.services(self.settings, "test", lambda: self.now)
 
     def send(
         self, *items: Any, door: int = 0, device: int = 0, at: int | None = None, kill: bool = False
@@ -141,9 +149,8 @@ class House:
             self.tick()
 
     def rows(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.settings.database.url, autocommit=True) as conn:
-            found = conn.execute(text, values)
-            return found.fetchall() if found.description else []
+        found = self._kept.looking(self.settings.database.url).execute(text, values)
+        return found.fetchall() if found.description else []
 
     def states(self, device: int = 0) -> list[str]:
         """Of the device's alerts in the order they began."""

@@ -1,8 +1,8 @@
 """A real SMTP server on loopback, a worker that works what is there, and people to write to."""
 
-import asyncio
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psycopg
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP as Server  # noqa: N811 - the policy above has the name
 from aiosmtpd.smtp import AuthResult
 
 import papers
+from kept import Kept
 from paqett import app, db, jobs
 from paqett.app import Services
 from paqett.db import Connection
@@ -99,6 +99,7 @@ class Postman:
             "PAQETT_PAQETT__DATA_DIR": str(folder / "data"),
             "PAQETT_PAQETT__PUBLIC_URL": "https://telemetry.example.org/",
         }
+        self._kept = Kept()
         self.url = url
         self.folder = folder / "data" / "mail"
         self.now = datetime.now(UTC)
@@ -121,19 +122,25 @@ class Postman:
         """Something with a worker's services."""
 
         async def run() -> Any:
-            async with app.services(self.settings, "test", lambda: self.now) as services:
-                return await task(services)
+            return await task(await self._kept.once(f"services {self.environ}", self._services))
 
-        return asyncio.run(run())
+        return self._kept.run(run())
+
+    def _services(self) -> AbstractAsyncContextManager[Services]:
+        return app.services(self.settings, "test", lambda: self.now)
 
     def with_queue(self, task: Callable[[Any, Services], Coroutine[Any, Any, Any]]) -> Any:
         """Something with procrastinate's application, our tasks in it."""
 
         async def run(services: Services) -> Any:
-            queue = jobs.app(self.settings.database)
-            async with queue.open_async():
-                process.register(queue, services)
-                return await task(queue, services)
+            @asynccontextmanager
+            async def opened() -> AsyncIterator[Any]:
+                queue = jobs.app(self.settings.database)
+                async with queue.open_async():
+                    process.register(queue, services)
+                    yield queue
+
+            return await task(await self._kept.once(f"queue {self.environ}", opened), services)
 
         return self.do(run)
 
@@ -157,9 +164,8 @@ class Postman:
 
     def rows(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
         """Look into the database, or change it."""
-        with psycopg.connect(self.url) as conn:
-            found = conn.execute(text, values)
-            return found.fetchall() if found.description is not None else []
+        found = self._kept.looking(self.url).execute(text, values)
+        return found.fetchall() if found.description is not None else []
 
     def due(self) -> None:
         """Let jobs that wait for another try be due."""

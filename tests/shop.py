@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -55,8 +56,11 @@ class Shop:
         settings = with_url(self.url, **self.environ)
 
         async def run() -> None:
-            async with app.services(settings, "test", self.now) as services:
-                self.services = services
+            async with (
+                app.services(settings, "test", self.now) as services,
+                AsyncExitStack() as self._opened,
+            ):
+                self.services, self._queue = services, None
                 application = create_app(services)
                 transport = httpx.ASGITransport(application)
                 async with httpx.AsyncClient(transport=transport, base_url="http://test") as one:
@@ -72,10 +76,11 @@ class Shop:
 
     async def work(self) -> None:
         """Work jobs until none is due."""
-        queue = jobs.app(self.services.settings.database)
-        async with queue.open_async():
-            process.register(queue, self.services)
-            await process.work(queue, self.services, wait=False)
+        if self._queue is None:
+            self._queue = jobs.app(self.services.settings.database)
+            await self._opened.enter_async_context(self._queue.open_async())
+            process.register(self._queue, self.services)
+        await process.work(self._queue, self.services, wait=False)
 
     async def deliver(self, event: Json, **more: Any) -> httpx.Response:
         """One webhook, signed now with the right secret unless told otherwise."""

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -27,8 +26,8 @@ Rows = list[tuple[Any, ...]]
 class Installation:
     """The command line on the test's own database and folder."""
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url, self.folder = url, folder
+    def __init__(self, url: str, folder: Path, paqett: str) -> None:
+        self.url, self.folder, self.paqett = url, folder, paqett
         self.name = url.rpartition("/")[2]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,7 +37,7 @@ class Installation:
             "PAQETT_PAQETT__DATA_DIR": str(self.folder),
         }
         return subprocess.run(
-            [sys.executable, "-m", "paqett", "admin", *arguments],
+            [self.paqett, "admin", *arguments],
             env=environ, capture_output=True, text=True, check=False,
         )  # fmt: skip
 
@@ -61,8 +60,10 @@ class Installation:
 
 
 @pytest.fixture
-def here(bare_database_url: str, server_url: str, tmp_path: Path) -> Iterator[Installation]:
-    here = Installation(bare_database_url, tmp_path)
+def here(
+    bare_database_url: str, server_url: str, tmp_path: Path, paqett: str
+) -> Iterator[Installation]:
+    here = Installation(bare_database_url, tmp_path, paqett)
     in_database(here.url, migrate.migrate)
     yield here
     with psycopg.connect(server_url, autocommit=True) as conn:
@@ -135,7 +136,7 @@ def test_it_comes_back_on_another_server_too(here, owner) -> None:
         conn.execute("SELECT create_sql_login(%s, %s, 30)", (owner.account_id, VERIFIER))
     before, made = here.readings(), here.told("backup")
     with contextmanager(own_cluster)() as server:
-        there = Installation(at(server, here.name), here.folder)
+        there = Installation(at(server, here.name), here.folder, here.paqett)
         told = there.told("restore", made["file"])
         assert told["replaced"] is None
         assert there.readings() == before

@@ -145,11 +145,11 @@ async def state(conn: Connection) -> State:
     return msgspec.convert(row, State)
 
 
-def scram_verifier(password: str) -> str:
+def scram_verifier(password: str, rounds: int = _ROUNDS) -> str:
     """What PostgreSQL stores of an ASCII password: SCRAM-SHA-256, as RFC 5803 writes it."""
     salt = secrets.token_bytes(16)
-    salted = pbkdf2_hmac("sha256", password.encode(), salt, _ROUNDS)
+    salted = pbkdf2_hmac("sha256", password.encode(), salt, rounds)
     stored = sha256(digest(salted, b"Client Key", "sha256")).digest()
     server = digest(salted, b"Server Key", "sha256")
     parts = [b64encode(part).decode() for part in (salt, stored, server)]
-    return f"SCRAM-SHA-256${_ROUNDS}:{parts[0]}${parts[1]}:{parts[2]}"
+    return f"SCRAM-SHA-256${rounds}:{parts[0]}${parts[1]}:{parts[2]}"

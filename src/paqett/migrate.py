@@ -87,8 +87,8 @@ async def migrate(conn: Connection, patience: Patience | None = None) -> list[st
     `conn` must be in autocommit mode and belong to a superuser, or to the owner of a database
     that already has the extension. Raises `ConfigurationError` where neither holds, for a database
     of another encoding than UTF8, or where an applied migration was edited; `MigrationStopped`
-    where a step did not get its locks or took too long: what came before it is done, nothing of it
-    is, and it can be run again.
+    where a step did not get its locks or took too long: what came before it is done, nothing of
+    it is, and it can be run again.
     """
     patience = patience or Patience()
     _require_utf8(conn)

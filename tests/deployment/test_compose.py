@@ -15,7 +15,7 @@ from paqett.broker import files
 from paqett.local import postgres
 from paqett.settings import Settings, load
 from paqett.web import health
-from paqett.web.listener import check_listener, check_ops_listener
+from paqett.web.exposure import check_listener, check_ops_listener
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())

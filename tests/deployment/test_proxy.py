@@ -20,6 +20,7 @@ import papers
 from listening import PORT, answering, process
 from paqett import db, keys
 from paqett.children import die_with_parent
+from paqett.errors import Unavailable
 from paqett.settings import Settings
 from people import CHEAP_HASHES, new_person
 from ports import free_port
@@ -149,7 +150,7 @@ def echoing(port: int) -> Iterator[None]:
             """No line."""
 
     with ThreadingHTTPServer(("127.0.0.1", port), Echo) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield
         finally:
@@ -182,6 +183,19 @@ def test_no_client_says_who_it_is_or_whose_trace_it_belongs_to(proxy: Proxy) -> 
     assert not {"traceparent", "tracestate"} & got.keys()
 
 
+def assert_says_it_is_away(answer: httpx.Response) -> None:
+    """As the API says it while its database is away."""
+    away = Unavailable("Paqett is starting or away; try again.")
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (away.status, away.code)
+    assert body == {
+        "type": f"/docs/errors#{away.code}", "title": away.title, "status": away.status,
+        "code": away.code, "detail": str(away),
+    }  # fmt: skip
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert int(answer.headers["retry-after"]) > 0
+
+
 def test_neither_addresses_nor_paths_stand_in_its_log_when_the_api_is_away(proxy: Proxy) -> None:
     async def work() -> bytes:
         front = await asyncio.to_thread(
@@ -193,7 +207,7 @@ def test_neither_addresses_nor_paths_stand_in_its_log_when_the_api_is_away(proxy
             await answering(proxy.tls_port)
             async with proxy.client() as client:
                 asked = await client.post("/hooks/broker/verysecret/user", data={"a": "b"})
-                assert asked.status_code == 502
+                assert_says_it_is_away(asked)
         finally:
             front.terminate()
             _, said = await asyncio.to_thread(front.communicate)

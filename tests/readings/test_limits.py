@@ -4,7 +4,8 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from kept import Kept
 from paqett import db
 from paqett.plans import Plan, load_plans
 from paqett.readings.directory import Directory
@@ -37,17 +39,23 @@ class Doors:
         self.database = settings.database
         self.plans = plans
         self.directories = [Directory(plans) for _ in range(number)]
+        self._kept = Kept()
 
     def restart(self, door: int = 0) -> None:
         self.directories[door] = Directory(self.plans)
 
     def send(self, *messages: Incoming, door: int = 0) -> Outcome:
         async def run() -> Outcome:
-            connecting = db.connect(self.database, "test", autocommit=True)
-            async with await connecting as conn, conn.transaction():
+            conn = await self._kept.once(f"door {door}", self._connect)
+            async with conn.transaction():
                 return await write_batch(conn, self.directories[door], messages)
 
-        return asyncio.run(run())
+        return self._kept.run(run())
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator[db.Connection]:
+        async with await db.connect(self.database, "test", autocommit=True) as conn:
+            yield conn
 
     def race(self, *batches: Sequence[Incoming]) -> list[Outcome]:
         """Each batch through its own door, all transactions open at once."""
@@ -69,7 +77,7 @@ OpenDoors = Callable[..., Doors]
 
 
 @pytest.fixture
-def doors(settings: Settings, tmp_path: Path) -> Iterator[OpenDoors]:
+def doors(settings: Settings, tmp_path: Path) -> OpenDoors:
     """Doors under a plan `free` whose numbers the test gives; the others have no limits."""
 
     def make(number: int = 1, **limits: int) -> Doors:
@@ -199,7 +207,9 @@ def test_of_a_message_too_many_only_the_fresh_readings_are_refused(
 # --- the late bucket ---
 
 
+@pytest.fixture
 def shipped(settings: Settings) -> Doors:
+    """A door under the plans that come with the program."""
     return Doors(settings, load_plans(settings.plans_file))
 
 
@@ -220,9 +230,9 @@ def flush_backlog(door: Doors, device: str, stamps: list[int], received_us: int)
 @pytest.mark.parametrize("seen", ["never", "by this process", "by another"])
 @pytest.mark.parametrize("every_s", [10, 1])
 def test_a_days_backlog_of_a_free_device_is_stored_whole(
-    settings, free_tenant, every_s, seen
+    shipped, free_tenant, every_s, seen
 ) -> None:
-    door, device = shipped(settings), free_tenant.devices[0]
+    door, device = shipped, free_tenant.devices[0]
     stamps = list(range(NOON - DAY, NOON + 1, every_s * SECOND))
     if seen != "never":
         before = [message(device, {"t": 1}, NOON - DAY - SECOND + i) for i in range(60)]
@@ -236,9 +246,9 @@ def test_a_days_backlog_of_a_free_device_is_stored_whole(
 @pytest.mark.parametrize("every_s", [10, 1])
 @pytest.mark.parametrize("order", ["newest first", "beside live readings"])
 def test_a_backlog_is_stored_whole_in_whichever_order_it_comes(
-    settings, free_tenant, order, every_s
+    shipped, free_tenant, order, every_s
 ) -> None:
-    door, device = shipped(settings), free_tenant.devices[0]
+    door, device = shipped, free_tenant.devices[0]
     stamps = list(range(NOON - HOUR, NOON + 1, every_s * SECOND))
     if order == "newest first":
         stamps.reverse()
@@ -333,10 +343,10 @@ def test_a_plan_without_limits_leaves_no_allowance(doors, database_url, owner, f
         assert conn.execute("SELECT count(tokens) FROM usage_hour").fetchone() == (0,)
 
 
-def test_the_shipped_plan_of_a_self_hosted_account_has_no_limits(settings, owner) -> None:
+def test_the_shipped_plan_of_a_self_hosted_account_has_no_limits(shipped, owner) -> None:
     device = owner.devices[0]
     batch = [message(device, {"ts": NOON - i, "t": i}, NOON + i) for i in range(2000)]
-    assert shipped(settings).send(*batch).stored == 2000
+    assert shipped.send(*batch).stored == 2000
 
 
 def test_a_message_larger_than_the_plan_allows_is_refused_whole(doors, free_tenant, owner) -> None:

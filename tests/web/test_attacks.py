@@ -432,7 +432,7 @@ def test_a_provider_that_answers_with_a_redirect_is_not_followed() -> None:
             """Nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Redirecting) as server:
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         settings = with_url(
             "postgresql:///x",

@@ -367,3 +367,19 @@ def test_a_page_asks_the_indices_device_by_device(owner, database_url) -> None:
     assert "device_account" in plan
     assert "rows=10 loops=1" in plan
     assert "rows=5002 " not in plan
+
+
+def test_a_field_that_there_is_not_or_that_is_missing_is_named(api, owner) -> None:
+    async def work(client: httpx.AsyncClient) -> None:
+        headers = {"Authorization": f"Bearer {await api.key(owner.account_id)}"}
+        for body, field, said in (
+            ({"name": "probe"}, "name", "there are thing_name, friendly_name, "),
+            ({}, "thing_name", "missing"),
+            ({"thing_name": 5}, "thing_name", "str"),
+        ):
+            refused = await client.post("/api/v1/devices", headers=headers, json=body)
+            assert (refused.status_code, refused.json()["code"]) == (422, "invalid")
+            assert refused.json()["field"] == field
+            assert said in refused.json()["detail"]
+
+    api.run(work)

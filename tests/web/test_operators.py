@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from typing import Any
 
 import httpx
@@ -16,13 +15,13 @@ PASSWORD = "an operator's choice"
 
 
 @pytest.fixture
-def admin(database_url: str) -> Any:
+def admin(database_url: str, paqett: str) -> Any:
     """`paqett admin …` on the test's database; gives its output, or its code where it fails."""
 
     def run(*arguments: str, typed: str = "", code: int = 0) -> str:
         environ = {**os.environ, **CHEAP_HASHES, "PAQETT_DATABASE__URL": database_url}
         done = subprocess.run(
-            [sys.executable, "-m", "paqett", "admin", *arguments],
+            [paqett, "admin", *arguments],
             input=typed, capture_output=True, text=True, env=environ, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stderr

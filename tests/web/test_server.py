@@ -9,7 +9,7 @@ import pytest
 from paqett import app, migrate
 from paqett.errors import ConfigurationError, Unavailable
 from paqett.web import health
-from paqett.web.listener import check_listener, check_ops_listener
+from paqett.web.exposure import check_listener, check_ops_listener
 from paqett.web.server import create_app
 from ports import free_port
 from support import make_tenant, with_url

@@ -1,4 +1,7 @@
-"""The processes: `paqett api`, `ingest`, `worker`, `broker` and `agent`."""
+"""The processes: `paqett api`, `ingest`, `worker`, `broker` and `agent`.
+
+Each imports what it runs when it runs: no process carries the others' code in its memory.
+"""
 
 import argparse
 import asyncio
@@ -7,26 +10,19 @@ from pathlib import Path
 import uvloop
 
 from paqett import ops, tracing
-from paqett.app import services, wait_for_database
-from paqett.broker import process as broker
-from paqett.broker import server_files
 from paqett.cli.commands import Commands, Run, arg
 from paqett.cli.output import say
 from paqett.cli.running import Process, until_signal
 from paqett.errors import ConfigurationError
-from paqett.ingest import process as ingest
-from paqett.local import agent
 from paqett.settings import Settings
-from paqett.web import server
-from paqett.web.listener import check_ops_listener
-from paqett.worker import process as worker
+from paqett.web.exposure import check_ops_listener
 
 
 def register(commands: Commands) -> None:
     """The processes of a deployment, and the agent of a machine."""
     commands.add("api", _process(_api, listens_for_ops=False), "serve HTTP")
-    commands.add("ingest", _process(ingest.run), "write what arrives over MQTT")
-    commands.add("worker", _process(worker.run), "work jobs and look after retention")
+    commands.add("ingest", _process(_ingest), "write what arrives over MQTT")
+    commands.add("worker", _process(_worker), "work jobs and look after retention")
     commands.add(
         "broker", _broker, "run Mosquitto, or look after a RabbitMQ or EMQX",
         arg("--write-config", metavar="FOLDER",
@@ -50,14 +46,31 @@ def _process(run: Process, *, listens_for_ops: bool = True) -> Run:
 
 
 def _broker(settings: Settings, arguments: argparse.Namespace) -> int:
+    from paqett.broker import process, server_files
+
     if arguments.write_config:
         for path in server_files.write(settings, Path(arguments.write_config)):
             say(f"wrote {path}")
         return 0
-    return _process(broker.run)(settings, arguments)
+    return _process(process.run)(settings, arguments)
+
+
+async def _ingest(settings: Settings, stop: asyncio.Event) -> None:
+    from paqett.ingest import process
+
+    await process.run(settings, stop)
+
+
+async def _worker(settings: Settings, stop: asyncio.Event) -> None:
+    from paqett.worker import process
+
+    await process.run(settings, stop)
 
 
 async def _api(settings: Settings, stop: asyncio.Event) -> None:
+    from paqett.app import services, wait_for_database
+    from paqett.web import server
+
     await wait_for_database(settings, stop)
     if not stop.is_set():
         async with services(settings, "api") as opened:
@@ -65,6 +78,8 @@ async def _api(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def _agent(settings: Settings, stop: asyncio.Event) -> None:
+    from paqett.local import agent
+
     own = settings.agent
     if not own.device_id or not own.secret:
         raise ConfigurationError("PAQETT_AGENT__DEVICE_ID and PAQETT_AGENT__SECRET are not set")

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from paqett import accounts, db, notices, ops
+from paqett import accounts, db, ops
 from paqett.accounts import Account
 from paqett.cli.commands import Run
 from paqett.cli.output import show
@@ -64,6 +64,8 @@ def with_account(action: OnAccount) -> Run:
     """An action on `arguments.account`, which can see that an operator looked or changed it."""
 
     async def run(conn: db.Connection, settings: Settings, arguments: argparse.Namespace) -> Any:
+        from paqett import notices
+
         account = await accounts.find(conn, arguments.account)
         what = f"paqett {arguments.command} {arguments.action}"
         by = f"{getpass.getuser()} on the command line"

@@ -58,17 +58,6 @@ def register(commands: Commands) -> None:
     )  # fmt: skip
 
 
-def with_times(words: Iterable[str]) -> list[str]:
-    """`--from -7d` as `--from=-7d`: argparse takes whatever begins with a dash for a flag."""
-    joined: list[str] = []
-    for word in words:
-        if joined and joined[-1] in ("--from", "--to") and re.match(r"-\d", word):
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return joined
-
-
 def _query(settings: Settings, arguments: argparse.Namespace) -> int:
     """Show rows as a table, JSON or CSV; what is beyond the limit is said on standard error."""
     with _client(settings, arguments) as client:

@@ -11,7 +11,6 @@ from litestar import Litestar
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from paqett import certificates, log
-from paqett.children import LOOPBACK
 from paqett.errors import (
     ConfigurationError,
     HeadTooLarge,
@@ -25,26 +24,6 @@ from paqett.web.problems import MEDIA_TYPE, body_of
 
 _logger = log.get("web")
 _SPARE = 100  # connections above the limit that are still told so; more are closed at once
-
-
-def check_listener(http: Http) -> None:
-    """Raises `ConfigurationError` for plain HTTP beyond loopback that nobody asked for."""
-    if http.host not in LOOPBACK and not http.tls_cert_file and not http.allow_plain:
-        raise ConfigurationError(
-            f"http.host is {http.host}: HTTP without TLS beyond this machine needs"
-            " http.allow_plain = true (or set http.tls_cert_file and http.tls_key_file)"
-        )
-
-
-def check_ops_listener(settings: Settings) -> None:
-    """Raises `ConfigurationError` where the operator's listener, which asks nobody who they are,
-    would be open beyond this machine without anybody having asked for it."""
-    ops = settings.ops
-    if ops.port and ops.host not in LOOPBACK and not settings.http.allow_plain:
-        raise ConfigurationError(
-            f"ops.host is {ops.host}: it speaks plain HTTP and asks for no token; keep it on"
-            " loopback, or set http.allow_plain = true"
-        )
 
 
 class BadRequest(Problem):

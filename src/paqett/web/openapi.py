@@ -16,10 +16,9 @@ from litestar.routes import HTTPRoute
 from litestar.serialization import encode_json
 
 from paqett import __version__
-from paqett.settings import Settings
 from paqett.web import ingest
 from paqett.web.auth import DEVICE_SCHEME, SCHEME, SESSION_SCHEME
-from paqett.web.session_cookie import CSRF_HEADER, cookie_name
+from paqett.web.session_cookie import CSRF_HEADER
 
 _Document = dict[str, Any]
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
@@ -64,14 +63,14 @@ _WORDS = {
 }
 
 
-def config(settings: Settings) -> OpenAPIConfig:
-    """What Litestar is told."""
+def config(session_cookie: str) -> OpenAPIConfig:
+    """What Litestar is told; people's sessions are in the cookie of that name."""
     schemes = {
         SCHEME: SecurityScheme(
             type="http", scheme="bearer", description="An API key: `pqt_…`, with its scopes."
         ),
         SESSION_SCHEME: SecurityScheme(
-            type="apiKey", name=cookie_name(settings), security_scheme_in="cookie",
+            type="apiKey", name=session_cookie, security_scheme_in="cookie",
             description=f"A signed-in person; writes carry the header `{CSRF_HEADER}`.",
         ),
         DEVICE_SCHEME: SecurityScheme(

@@ -1,5 +1,6 @@
 """Every error as an RFC 9457 problem with a stable code, or as a page for whoever browses."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from paqett.web.pages import errors as pages
 _Request = Request[Any, Any, Any]
 _logger = log.get("web")
 MEDIA_TYPE = "application/problem+json"
+_FIELD = re.compile("field `([^`]+)`")  # unknown or missing, in the words of msgspec
 _CODES = {
     400: ("invalid", "Invalid request"),
     401: ("unauthorized", "Sign-in required"),
@@ -75,7 +77,7 @@ def from_problem(request: _Request, error: Problem) -> Response[Any]:
 def from_http(request: _Request, error: HTTPException) -> Response[Any]:
     """Litestar's: validation becomes 422 and names the field."""
     if isinstance(error, ValidationException):
-        return answer(request, 422, "invalid", "Invalid request", *_validation(error))
+        return answer(request, 422, "invalid", "Invalid request", *_validation(request, error))
     if error.status_code == 400:
         detail = "The body is not what was expected."
         return answer(request, 422, "invalid", "Invalid request", detail)
@@ -85,10 +87,25 @@ def from_http(request: _Request, error: HTTPException) -> Response[Any]:
     return answer(request, error.status_code, code, title, title + ".", None, headers)
 
 
-def _validation(error: ValidationException) -> tuple[str, dict[str, Any]]:
+def _validation(request: _Request, error: ValidationException) -> tuple[str, dict[str, Any]]:
     first = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
     message = str(first.get("message", "A parameter is wrong."))
-    return message, {"field": first["key"]} if "key" in first else {}
+    named = _FIELD.search(message)
+    if named is None:
+        return message, {"field": first["key"]} if "key" in first else {}
+    known = _fields(request) if first.get("key") == "data" and "unknown" in message else ""
+    return message + known, {"field": named[1]}
+
+
+def _fields(request: _Request) -> str:
+    """Which fields the body may have, where it is one object."""
+    body = request.route_handler.parsed_fn_signature.parameters.get("data")
+    if body is None or not isinstance(body.annotation, type):
+        return ""
+    if not issubclass(body.annotation, msgspec.Struct):
+        return ""
+    names = [field.encode_name for field in msgspec.structs.fields(body.annotation)]
+    return f"; there are {', '.join(names)}" if names else ""
 
 
 def from_timeout(request: _Request, _: errors.QueryCanceled) -> Response[Any]:

@@ -1,10 +1,13 @@
 """The Litestar applications, and the process that serves them."""
 
 import asyncio
+import copy
 import gc
+from functools import cache
 from typing import Any
 
 from litestar import Litestar
+from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
 from psycopg.errors import QueryCanceled
@@ -26,9 +29,10 @@ from paqett.web.channels import ChannelController
 from paqett.web.deletion import DeletionController
 from paqett.web.devices import DeviceController
 from paqett.web.exports import ExportController
+from paqett.web.exposure import check_listener, check_ops_listener
 from paqett.web.grafana import GrafanaController
 from paqett.web.health import Readiness, healthz, metrics, readyz
-from paqett.web.listener import check_listener, check_ops_listener, listen, renew
+from paqett.web.listener import listen, renew
 from paqett.web.live import Hub
 from paqett.web.meter import Meter
 from paqett.web.metrics import MetricController
@@ -36,6 +40,7 @@ from paqett.web.notices import NoticeController, PreferenceController
 from paqett.web.oauth import OAuthController
 from paqett.web.pages import routes, view
 from paqett.web.rate import Rates
+from paqett.web.session_cookie import cookie_name
 from paqett.web.sign_in import SignInController
 from paqett.web.snippets import SnippetController
 from paqett.web.streams import StreamController
@@ -88,16 +93,23 @@ _ROUTES: list[ControllerRouterHandler] = [
 ]
 
 
-def create_app(services: Services) -> Litestar:
-    """The public API."""
-    app = Litestar(
+@cache
+def _laid_out(session_cookie: str) -> Litestar:
+    """The routes, which know no services: laying them out takes longer than most tests."""
+    return Litestar(
         route_handlers=_ROUTES,
         template_config=view.template_config(),
-        openapi_config=openapi.config(services.settings),
+        openapi_config=openapi.config(session_cookie),
         exception_handlers=_HANDLERS,
         request_max_body_size=1_048_576,
         logging_config=None,
     )
+
+
+def create_app(services: Services) -> Litestar:
+    """The public API. Applications of one process share their routes and nothing else."""
+    app = copy.copy(_laid_out(cookie_name(services.settings)))
+    app.state = State()
     app.state.services, app.state.trusted = services, False
     app.state.rates, app.state.meter = Rates(services.pool), Meter(services.pool)
     # around everything, so that routes that do not exist are answered alike

@@ -18,6 +18,7 @@ from paqett.local.fake_stripe.state import FakeStripe
 from paqett.local.fake_stripe.webhooks import Switches, Webhooks
 
 _MOST_BYTES = 1 << 20
+_LOOK_FOR_END_S = 0.02
 Reply = tuple[int, str, bytes, str | None]  # status, type, body, where to
 
 
@@ -42,6 +43,7 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 outer.handle(self)
@@ -66,7 +68,9 @@ class Server:
         if file is not None and file.exists():
             self.fake.restore(json.loads(file.read_text()))
         self._api = Api(self.fake, secret_key)
-        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, args=(_LOOK_FOR_END_S,), daemon=True
+        )
 
     def __enter__(self) -> "Server":
         self._thread.start()
