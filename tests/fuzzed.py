@@ -11,19 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from paqett.ingest.batcher import PREFIX, parse
-from paqett.readings.batch import AHEAD_US, _decode_any
-from paqett.readings.decode import (
-    MAX_ITEMS,
-    MAX_NAME_CHARACTERS,
-    MAX_PATH_LEVELS,
-    MAX_TEXT_BYTES,
-    Decoded,
-    check_metric_name,
-)
+from paqett.readings.decode import MAX_ITEMS, Decoded
 from paqett.readings.directory import Entry
-from paqett.readings.forms import MAX_LINES
+from paqett.readings.forms import MAX_LINES, decode_incoming
 from paqett.readings.incoming import TELEMETRY, Incoming, Receipts
+from paqett.readings.limits import AHEAD_US
+from paqett.readings.metric_names import MAX_NAME_CHARACTERS, MAX_PATH_LEVELS, check_metric_name
 from paqett.readings.plain import Columns, read_plain
+from paqett.readings.values import MAX_TEXT_BYTES
 
 CORPUS = Path(__file__).parent / "fuzz" / "corpus"
 _SECOND = 1_000_000
@@ -46,7 +41,7 @@ def payload(data: bytes) -> None:
     where, form = _DOORS[how >> 1 & 3]
     incoming = Incoming("d", where, body, _NOW, form)
     entry = _entry("server" if how & 1 else "device")
-    decoded = _decode_any(incoming, entry)
+    decoded = decode_incoming(incoming, entry)
     _holds(decoded, MAX_ITEMS if form == "json" else MAX_LINES)
     if how & 1:
         _has_times_of_its_own(incoming, decoded)
@@ -64,7 +59,7 @@ def topic(data: bytes) -> None:
     first, slash, path = incoming.topic.partition("/")
     if first != TELEMETRY:
         return
-    decoded = _decode_any(incoming, _entry("server"))
+    decoded = decode_incoming(incoming, _entry("server"))
     _holds(decoded, 1 if slash else MAX_ITEMS)
     _has_times_of_its_own(incoming, decoded)
     if slash:

@@ -10,7 +10,7 @@ import msgspec
 from kept import Kept
 from paqett import alerts, app, db, notices
 from paqett.accounts import Account
-from paqett.alerts import Rule, RuleIn
+from paqett.alert_rules import Rule, RuleIn
 from paqett.app import Services
 from paqett.db import Connection
 from paqett.plans import load_plans

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from paqett.accounts import Account
-from paqett.alerts import Rule
+from paqett.alert_rules import Rule
 from paqett.conditions import OPERATORS, Condition, Episode, Reading, follow
 from paqett.db import Connection
 from paqett.readings.source import look

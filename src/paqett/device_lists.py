@@ -5,10 +5,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from paqett import devices
 from paqett.accounts import Account
 from paqett.db import Connection
-from paqett.devices import Device
+from paqett.device_structs import Device, shown
 from paqett.sqlfiles import query
 
 A_PAGE = 25
@@ -51,7 +50,7 @@ async def find(
         return await find(conn, account, now, text=text, tag=tag, state=state, sort=sort, number=1)
     in_all = rows[0]["in_all"] if rows else 0
     pages = max(1, -(-in_all // A_PAGE))
-    return Found([devices.shown(row) for row in rows], in_all, number, pages)
+    return Found([shown(row) for row in rows], in_all, number, pages)
 
 
 async def counts(conn: Connection, account: Account, now: datetime) -> Counts:

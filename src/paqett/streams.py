@@ -9,9 +9,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from paqett import devices
 from paqett.db import Connection
-from paqett.devices import ConnectionStatus, DataStatus
+from paqett.device_structs import ConnectionStatus, DataStatus, status_of
 from paqett.errors import LimitReached
 from paqett.plans import Plan
 from paqett.principals import Principal
@@ -72,4 +71,4 @@ async def statuses(
     """How the account's devices stand at `now`."""
     values = {"account": account_id, "devices": device_ids, "now": now}
     rows = await (await conn.execute(query("stream_statuses"), values)).fetchall()
-    return [Status(row["id"], *devices.status_of(row)) for row in rows]
+    return [Status(row["id"], *status_of(row)) for row in rows]

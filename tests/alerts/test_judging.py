@@ -7,7 +7,7 @@ import httpx
 import msgspec
 import pytest
 
-from paqett.alerts import RuleChange
+from paqett.alert_rules import RuleChange
 from paqett.readings.incoming import Incoming
 from paqett.readings.write import write_batch
 from paqett.settings import Settings

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from paqett.mail_rendering import local_time
-from paqett.worker import process
+from paqett.worker import moving
 from people import Person
 from shop import Shop
 
@@ -35,7 +35,7 @@ async def lapsed(shop: Shop) -> tuple[Person, str]:
     ada = await shop.person()
     bought = await shop.buy(ada)
     await shop.deliver_all()
-    await process.move_readings(shop.services)
+    await moving.move_readings(shop.services)
     device = await fill(shop, ada)
     shop.fake.cancel(bought["id"], "payment_failed")
     await shop.deliver_all()
@@ -51,8 +51,8 @@ async def seen(ada: Person, device: str) -> int:
 
 async def round_(shop: Shop) -> None:
     """What the worker does by the clock."""
-    await process.remind_of_grace(shop.services)
-    await process.move_readings(shop.services)
+    await moving.remind_of_grace(shop.services)
+    await moving.move_readings(shop.services)
     await shop.work()
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from paqett.worker import billing, process
+from paqett.worker import billing, moving
 from shop import Shop
 from stacks import until
 
@@ -300,9 +300,9 @@ def test_a_subscription_begun_while_readings_still_move_holds_at_once_and_they_f
         assert shop.plan_of(account) == "paid"
         standing = "SELECT tier, moving_from, tier_due_at IS NULL FROM account"
         assert shop.rows(standing) == [("free", "own", False)]
-        await process.move_readings(shop.services)  # the first move ends
+        await moving.move_readings(shop.services)  # the first move ends
         assert shop.rows(standing) == [("free", None, False)]
-        await process.move_readings(shop.services)  # and the second begins
+        await moving.move_readings(shop.services)  # and the second begins
         assert shop.rows(standing) == [("paid", None, True)]
         assert shop.rows("SELECT * FROM move") == []
 

@@ -23,7 +23,7 @@ def test_the_corpus_stays_small() -> None:
 
 
 def test_a_target_notices_what_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paqett.readings.decode.MAX_TEXT_BYTES", 1000)
+    monkeypatch.setattr("paqett.readings.values.MAX_TEXT_BYTES", 1000)
     with pytest.raises(AssertionError):
         TARGETS["payload"](b'\0{"mode":"' + b"x" * 600 + b'"}')
 

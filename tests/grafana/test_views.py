@@ -59,7 +59,7 @@ def test_nothing_older_than_the_retention_is_seen(
 def test_a_move_shows_each_reading_once_at_every_moment(
     place: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moves, "_MOST", 4)  # so that there is time to look
+    monkeypatch.setattr("paqett.move_slices._MOST", 4)  # so that there is time to look
     tenant = make_tenant(place.url, "moving", plan="free")
     with place.admin() as conn:
         series = add_series(conn, tenant, "m", "number")

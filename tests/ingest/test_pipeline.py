@@ -428,7 +428,7 @@ def test_where_subscriptions_are_shared_any_number_of_processes_store(
 def test_the_spool_of_a_process_that_only_stands_by_is_stored_all_the_same(
     ingest, database
 ) -> None:
-    from paqett.ingest.spool import Record
+    from paqett.ingest.spool_segment import Record
 
     spool = Spool(ingest.folder, max_bytes=10**9, min_free_bytes=0)
 

@@ -18,7 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paqett.errors import ConfigurationError
-from paqett.ingest.spool import Place, Record, Spool, SpoolFull, SpoolInUse
+from paqett.ingest.spool import Place, Spool, SpoolFull
+from paqett.ingest.spool_folder import SpoolInUse
+from paqett.ingest.spool_segment import Record
 
 MIB = 2**20
 HEAD_BYTES = 22
@@ -455,7 +457,7 @@ def test_an_old_place_of_an_emptied_spool_skips_no_new_record(folder: Path, late
 def test_numbers_go_on_in_a_life_that_uses_more_than_were_reserved(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paqett.ingest.spool._RESERVED", 2)
+    monkeypatch.setattr("paqett.ingest.spool_folder._RESERVED", 2)
     seen = []
     for _ in range(2):
         with opened(folder) as spool:
@@ -500,7 +502,8 @@ def test_a_lost_name_becomes_a_new_one_and_no_record_is_lost(
 
 def test_a_second_process_is_refused_until_the_first_is_gone(folder: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from paqett.ingest.spool import Spool, SpoolInUse\n"
+        "import sys; from pathlib import Path; from paqett.ingest.spool import Spool\n"
+        "from paqett.ingest.spool_folder import SpoolInUse\n"
         "try: Spool(Path(sys.argv[1]), max_bytes=1, min_free_bytes=0)\n"
         "except SpoolInUse: sys.exit(7)\n"
     )

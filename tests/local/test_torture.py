@@ -137,7 +137,7 @@ def test_it_refuses_what_it_cannot_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, targets: tuple[str, ...], says: str
 ) -> None:
     state.save(tmp_path, state.State(pids={"supervisor": os.getpid()}))
-    monkeypatch.setattr(torture, "_is_paqett", lambda _: True)
+    monkeypatch.setattr("paqett.local.torture_site._is_paqett", lambda _: True)
     settings = with_url("", PAQETT_PAQETT__DATA_DIR=str(tmp_path))
     with pytest.raises(ConfigurationError, match=says):
         tried(settings, Options(targets=targets))

@@ -11,8 +11,8 @@ import pytest
 from paqett import app, db, keys, notices, sessions
 from paqett.notice_events import EVENTS, OPTIONAL_KINDS, Event
 from paqett.principals import SCOPES
-from paqett.web.auth import cookie_name
 from paqett.web.server import create_app
+from paqett.web.session_cookie import cookie_name
 from post import html, plain
 from support import make_tenant
 

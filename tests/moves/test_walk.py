@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from paqett import migrate, moves
+from paqett import migrate
 from support import in_database, make_tenant
 from walker import Walk
 
@@ -22,7 +22,7 @@ def test_every_way_of_looking_agrees_with_a_dictionary(
     bare_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, steps: int
 ) -> None:
     # few readings, and yet many slices to be killed between and within
-    monkeypatch.setattr(moves, "_MOST", 7)
+    monkeypatch.setattr("paqett.move_slices._MOST", 7)
     in_database(bare_database_url, migrate.migrate)  # SQL logins need this database's own roles
     tenant = make_tenant(bare_database_url, "walker", plan="free")
     walk = Walk(bare_database_url, tmp_path, tenant, seed)

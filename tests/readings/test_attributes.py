@@ -15,7 +15,7 @@ from paqett import accounts, db, devices, migrate
 from paqett.app import utc_now
 from paqett.readings import attributes
 from paqett.readings.attributes import About, merge, merge_attributes
-from paqett.readings.decode import Rejection
+from paqett.readings.rejection import Rejection
 from paqett.readings.timestamps import PayloadError
 from paqett.settings import Settings
 from support import Tenant, in_database, make_tenant

@@ -10,17 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from paqett.readings.decode import (
-    MAX_EXACT_INTEGER,
-    MAX_ITEMS,
-    Decoded,
-    Rejection,
-    check_metric_name,
-    classify_value,
-    decode,
-    read_text,
-)
+from paqett.readings.decode import MAX_ITEMS, Decoded, decode
+from paqett.readings.metric_names import check_metric_name
+from paqett.readings.rejection import Rejection
 from paqett.readings.timestamps import CLOCK_SET_US, PayloadError, check_window, parse_ts
+from paqett.readings.values import MAX_EXACT_INTEGER, classify_value, read_text
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND

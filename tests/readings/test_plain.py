@@ -10,7 +10,6 @@ import pytest
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from paqett.readings.batch import kind_of
 from paqett.readings.decode import MAX_ITEMS, Decoded, decode
 from paqett.readings.directory import Entry
 from paqett.readings.plain import Columns, read_plain
@@ -22,6 +21,7 @@ from paqett.readings.rows import (
     sort_numbers,
     sort_texts,
 )
+from paqett.readings.values import kind_of
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from door import NOW_US, Door
-from paqett.readings import write
+from paqett.readings import store
 from paqett.readings.incoming import Incoming, Report
 
 METRICS = ("t", "h", "on", "mode", "new")
@@ -16,7 +16,7 @@ METRICS = ("t", "h", "on", "mode", "new")
 
 @pytest.fixture
 def door(settings, monkeypatch) -> Door:
-    monkeypatch.setattr(write, "_STREAMED_ROWS", 4)
+    monkeypatch.setattr(store, "_STREAMED_ROWS", 4)
     return Door(settings)
 
 

@@ -12,6 +12,7 @@ import msgspec
 from paqett import jobs, moves
 from paqett.accounts import Account
 from paqett.db import Connection
+from paqett.move_slices import oldest_reading
 from paqett.readings.buckets import to_us
 from paqett.sqlfiles import READING_FORMS, query, readings_table, tier_query
 
@@ -91,9 +92,7 @@ async def _oldest(
     conn: Connection, tiers: list[str], account_id: int, series: list[int],
     from_: datetime | None, to: datetime | None,
 ) -> datetime | None:  # fmt: skip
-    found = [
-        await moves.oldest_reading(conn, tier, account_id, series, from_, to) for tier in tiers
-    ]
+    found = [await oldest_reading(conn, tier, account_id, series, from_, to) for tier in tiers]
     return min(filter(None, found), default=None)
 
 

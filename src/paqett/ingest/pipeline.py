@@ -14,7 +14,8 @@ from paqett.flush.writer import DATABASE_TROUBLE, Writer
 from paqett.ingest import metrics
 from paqett.ingest.batcher import Batch, Batcher, parse
 from paqett.ingest.errors_topic import ErrorsTopic
-from paqett.ingest.spool import Place, Record, Spool, SpoolFull
+from paqett.ingest.spool import Place, Spool, SpoolFull
+from paqett.ingest.spool_segment import Record
 from paqett.mqtt.consumer import Consumer
 from paqett.readings.incoming import Outcome
 from paqett.settings import Ingest

@@ -17,7 +17,8 @@ from paqett.flush.writer import Writer
 from paqett.ingest import metrics
 from paqett.ingest.batcher import PREFIX, Batcher
 from paqett.ingest.pipeline import Pipeline
-from paqett.ingest.spool import Spool, SpoolInUse
+from paqett.ingest.spool import Spool
+from paqett.ingest.spool_folder import SpoolInUse
 from paqett.mqtt.consumer import Consumer
 from paqett.mqtt.credentials import writer_client_id
 from paqett.plans import load_plans

@@ -11,7 +11,7 @@ from gmqtt.mqtt.handler import MQTTConnectError
 
 from paqett.errors import PaqettError
 from paqett.mqtt.closing import close_client
-from paqett.mqtt.consumer import tls_of
+from paqett.mqtt.connection import tls_of
 from paqett.settings import Mqtt
 
 KEEPALIVE_S = 20

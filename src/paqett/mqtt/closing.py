@@ -7,7 +7,7 @@ from typing import Any
 
 import gmqtt
 
-from paqett.errors import ConfigurationError
+from paqett.mqtt.guarded import require_places
 
 
 async def close_client(client: gmqtt.Client) -> None:
@@ -29,8 +29,7 @@ def losing(client: gmqtt.Client) -> asyncio.Event:
     """
     lost = asyncio.Event()
     handler = client._package_handler  # noqa: SLF001 - the guarded place
-    if not hasattr(handler, "_reconnect_callback"):
-        raise ConfigurationError("this gmqtt is not the 0.8 that Paqett was built against")
+    require_places(handler, "_reconnect_callback")
 
     async def note_loss(**_: object) -> None:
         lost.set()

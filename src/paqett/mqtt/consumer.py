@@ -11,44 +11,37 @@ take gmqtt's way. That costs a fifth, and cannot leak the window when a handler 
 """
 
 import asyncio
-import os
 import random
-import socket
-import ssl
-import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import gmqtt
 import msgspec
-from gmqtt.mqtt.connection import MQTTConnection
-from gmqtt.mqtt.handler import MQTTError, MqttPackageHandler
+from gmqtt.mqtt.handler import MQTTError
 from gmqtt.mqtt.package import Package
-from gmqtt.mqtt.protocol import MQTTProtocol
 
 from paqett import log
-from paqett.errors import ConfigurationError, PaqettError
-from paqett.mqtt.closing import close_client
+from paqett.errors import ConfigurationError
+from paqett.mqtt.closing import close_client, losing
+from paqett.mqtt.connection import Client, tls_of
+from paqett.mqtt.guarded import require_places
+from paqett.mqtt.subscribing import (
+    ConnectionRefusedByBroker,
+    answer,
+    check_granted,
+    subscription,
+)
+from paqett.mqtt.wire import PUBACK, pubacks, variable_integer
 from paqett.settings import Mqtt
 
 _logger = log.get("mqtt")
-_PUBACK = 0x4002_0000  # MQTT 5 §3.4.2.1: without a reason code it is success
 _NEVER_EXPIRES = 0xFFFF_FFFF
 _CONNECT_S = 10.0
 _LONGEST_WAIT_S = 0.2
 _MOST_BYTES = 64 * 2**20  # in hand, before the socket is not read any more
 _OVERHEAD_BYTES = 300
-_SEGMENT_BYTES = 384  # at most ten of the shortest messages, as many as a connection starts with
 _LONGEST_TOPIC = 1000  # characters; more than five levels of metric names are refused anyway
-_OVERRIDDEN = ("set_connection", "_reconnect_callback")
-_OTHER_GMQTT = "this gmqtt is not the 0.8 that Paqett was built against"
-
-
-class ConnectionRefusedByBroker(PaqettError):
-    """The broker did not take our credentials or our subscriptions."""
 
 
 class Message(msgspec.Struct, eq=False, gc=False):
@@ -132,33 +125,25 @@ class Consumer:
             await close_client(client)
 
     async def _connect(self) -> gmqtt.Client:
-        self._lost = lost = asyncio.Event()
-        client = _Client(
+        client = Client(
             self._client_id,
             clean_session=False,
             optimistic_acknowledgement=False,
             session_expiry_interval=_NEVER_EXPIRES,
             receive_maximum=self._settings.receive_maximum,
         )
-        self._take_over(client._package_handler, lost)  # noqa: SLF001 - the guarded place
+        self._lost = losing(client)
+        self._read_publishes(client, self._lost)
         client.set_auth_credentials(self._settings.username, self._settings.password)
-        granted: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
-
-        def note_granted(_client: Any, _mid: int, codes: tuple[int, ...], _properties: Any) -> None:
-            if not granted.done():
-                granted.set_result(codes)
-
-        client.on_subscribe = note_granted
+        answered = answer(client)
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await client.connect(
                     self._settings.host, self._settings.port, ssl=self._tls or False, keepalive=20
                 )
                 self._adopt(client._connection)  # noqa: SLF001 - its transport is written to
-                client.subscribe([_subscription(topic) for topic in self._topics])
-            codes = await self._granted(granted)
-            if any(code >= 0x80 for code in codes):
-                raise ConnectionRefusedByBroker(f"the broker refused a subscription: {codes}")
+                client.subscribe([subscription(topic) for topic in self._topics])
+            check_granted(await self._answer(answered))
         except BaseException:
             self._connection = None
             await close_client(client)
@@ -166,25 +151,25 @@ class Consumer:
         _logger.info("subscribed", connection=self.connections)
         return client
 
-    async def _granted(self, granted: asyncio.Future[tuple[int, ...]]) -> tuple[int, ...]:
+    async def _answer(self, answered: asyncio.Future[tuple[int, ...]]) -> tuple[int, ...]:
         """SUBACK; the session's backlog comes before it, and is not read while too much is in hand.
 
         Raises `TimeoutError`, and `ConnectionResetError` once the connection is lost.
         """
-        losing = asyncio.create_task(self._lost.wait())
-        either: set[asyncio.Future[Any]] = {granted, losing}
+        lost = asyncio.create_task(self._lost.wait())
+        either: set[asyncio.Future[Any]] = {answered, lost}
         try:
             while True:
                 await asyncio.wait(either, timeout=_CONNECT_S, return_when=asyncio.FIRST_COMPLETED)
-                if granted.done():
-                    return granted.result()
-                if losing.done():
+                if answered.done():
+                    return answered.result()
+                if lost.done():
                     raise ConnectionResetError("lost before the subscription was answered")
                 if not self._paused:
                     raise TimeoutError("the broker does not answer the subscription")
                 self.keep_alive()
         finally:
-            losing.cancel()
+            lost.cancel()
 
     def _adopt(self, connection: Any) -> None:
         """Make `connection` the current one; the session's backlog may come before SUBACK does."""
@@ -196,24 +181,19 @@ class Consumer:
         if self._held or self._is_too_much():
             self._pause()
 
-    def _take_over(self, handler: MqttPackageHandler, lost: asyncio.Event) -> None:
-        """Put our reader of PUBLISH packets and our reconnect in gmqtt's places.
+    def _read_publishes(self, client: gmqtt.Client, lost: asyncio.Event) -> None:
+        """Put our reader of PUBLISH packets in the place of gmqtt's.
 
-        Raises `ConfigurationError` where this gmqtt has no such places.
+        Raises `ConfigurationError` where this gmqtt has no such place.
         """
-        if not all(hasattr(handler, name) for name in _OVERRIDDEN):
-            raise ConfigurationError(_OTHER_GMQTT)
-
-        async def note_loss(**_: object) -> None:
-            lost.set()
-
+        handler = client._package_handler  # noqa: SLF001 - the guarded place
+        require_places(handler, "set_connection")
         original = handler.set_connection
 
         def set_connection(connection: Any) -> None:
             original(connection)
             protocol = connection._protocol  # noqa: SLF001 - the guarded place
-            if not hasattr(protocol, "_read_packet"):
-                raise ConfigurationError(_OTHER_GMQTT)
+            require_places(protocol, "_read_packet")
 
             def read(data: bytes) -> int:
                 if lost.is_set():  # what is buffered of a lost connection comes again on the next
@@ -224,7 +204,6 @@ class Consumer:
 
             protocol._read_packet = read  # noqa: SLF001 - the guarded place
 
-        handler._reconnect_callback = note_loss  # noqa: SLF001 - the guarded place
         handler.set_connection = set_connection
 
     def _read(self, connection: Any, data: bytes) -> int:
@@ -233,7 +212,7 @@ class Consumer:
         while size - position >= 2:
             length, start = data[position + 1], position + 2
             if length > 127:
-                length, start = _variable_integer(data, position + 1)
+                length, start = variable_integer(data, position + 1)
             end = start + length
             if end > size or length < 0:
                 break
@@ -260,13 +239,13 @@ class Consumer:
         after += 1
         if skip:
             if skip > 127:
-                skip, after = _variable_integer(data, after - 1)
+                skip, after = variable_integer(data, after - 1)
             after += skip
         payload = data[after:end]
         if topic[:5] == "$SYS/":
             self._note_dropped(payload)
             if packet_id is not None:
-                connection._transport.write(_pubacks([_PUBACK | packet_id]))  # noqa: SLF001
+                connection._transport.write(pubacks([PUBACK | packet_id]))  # noqa: SLF001
             return
         if connection is not self._connection:
             self._adopt(connection)
@@ -317,13 +296,13 @@ class Consumer:
             if message.connection is not current:
                 self.stale_acknowledgements += packet_id is not None
             elif packet_id is not None:
-                owed.append(_PUBACK | packet_id)
+                owed.append(PUBACK | packet_id)
         self._unacknowledged -= len(messages)
         self._bytes -= sum([message.size for message in messages])
         if current is None or current.is_closing():
             return
         if owed:
-            current._transport.write(_pubacks(owed))  # noqa: SLF001 - one write for them all
+            current._transport.write(pubacks(owed))  # noqa: SLF001 - one write for them all
         if (
             self._paused
             and not self._held
@@ -337,130 +316,3 @@ class Consumer:
         """Send at QoS 0 where the connection stands; nothing otherwise."""
         if self._client is not None and self._client.is_connected:
             self._client.publish(topic, payload, qos=0)
-
-
-class _Protocol(MQTTProtocol):  # type: ignore[misc] # gmqtt has no types
-    """gmqtt's own, without the stream and the task between the socket and the reader of packets.
-
-    A broker that was killed has acknowledged what still lies in our socket, and forgotten it: that
-    is read before the connection is called lost. Where we end the connection it comes again.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._left = b""
-
-    async def _read_loop(self) -> None:
-        """Nothing to do: what comes is read at once."""
-
-    def data_received(self, data: bytes) -> None:
-        if self._left:
-            data = self._left + data
-        try:
-            self._left = data[self._read_packet(data) :]
-        except (ConnectionResetError, ConfigurationError) as error:
-            _logger.error("broker not understood", error=str(error))
-            self._transport.abort()
-
-    def eof_received(self) -> None:
-        """Close: the broker has nothing more to say."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None and self._transport.get_extra_info("ssl_object") is None:
-            with suppress(OSError):
-                while data := os.read(self._transport.get_extra_info("socket").fileno(), 2**18):
-                    self.data_received(data)
-        super().connection_lost(exc)
-
-
-class _Client(gmqtt.Client):  # type: ignore[misc] # gmqtt has no types
-    """gmqtt's own with our protocol."""
-
-    async def _create_connection(
-        self, host: str, port: int, ssl: Any, clean_session: bool, keepalive: int
-    ) -> Any:
-        state, handler = self._connection_state, self._package_handler
-        factory = partial(_Protocol, connection_state=state, id_generator=handler.id_generator)
-        sock = await _open_socket(host, port)
-        name = host if ssl else None
-        try:
-            transport, protocol = await asyncio.get_running_loop().create_connection(
-                factory, sock=sock, ssl=ssl, server_hostname=name
-            )
-        except BaseException:
-            sock.close()
-            raise
-        return MQTTConnection(transport, protocol, clean_session, keepalive, handler)
-
-
-async def _open_socket(host: str, port: int) -> socket.socket:
-    """Connect with room for what a broker has sent, and so that its kernel keeps none of it back.
-
-    What waits in a killed broker's kernel is lost. It waits for our kernel's acknowledgements,
-    which come at once for each `TCP_MAXSEG` bytes as long as the window we advertise is much
-    smaller than the room there is. Setting a low-water mark makes the room, half of what
-    `net.ipv4.tcp_rmem` allows, where `SO_RCVBUF` would need privileges. Raises `OSError`.
-    """
-    loop = asyncio.get_running_loop()
-    failed: OSError | None = None
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    for family, kind, protocol, _, address in found:
-        sock = socket.socket(family, kind, protocol)
-        try:
-            _prepare(sock)
-            await loop.sock_connect(sock, address)
-        except OSError as error:
-            sock.close()
-            failed = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise failed or OSError(f"{host} has no address")
-
-
-def _prepare(sock: socket.socket) -> None:
-    sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT_BYTES)
-    for mark in (2**31 - 1, 1):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
-    room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, room // 8)
-
-
-def tls_of(settings: Mqtt) -> ssl.SSLContext | None:
-    """The context. Raises `ConfigurationError` for a certificate authority that cannot be read."""
-    if not settings.tls:
-        return None
-    try:
-        return ssl.create_default_context(cafile=settings.tls_ca_file or None)
-    except OSError as error:
-        raise ConfigurationError(f"mqtt.tls_ca_file: {settings.tls_ca_file}: {error}") from None
-
-
-def _subscription(topic: str) -> gmqtt.Subscription:
-    """QoS 1, nothing retained, nothing of our own; No Local is an error with $share (§3.8.3.1)."""
-    alone = not topic.startswith("$share/")
-    # what the broker counted while nobody was there is retained, and wanted
-    retained = 0 if topic.startswith("$SYS/") else 2
-    return gmqtt.Subscription(topic, qos=1, no_local=alone, retain_handling_options=retained)
-
-
-def _pubacks(packets: list[int]) -> bytes:
-    return struct.pack(f"!{len(packets)}I", *packets)
-
-
-def _variable_integer(data: bytes, position: int) -> tuple[int, int]:
-    """The integer at `position` and its end; (-1, …) where it is not whole (MQTT 5 §1.5.5)."""
-    value = 0
-    for shift in (0, 7, 14, 21):
-        if position >= len(data):
-            return -1, position
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 128:
-            return value, position
-    raise ConnectionResetError("the broker sent a packet of no known length")

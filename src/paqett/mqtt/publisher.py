@@ -14,8 +14,9 @@ import gmqtt
 from gmqtt.mqtt.handler import MQTTConnectError, MqttPackageHandler
 
 from paqett import log
-from paqett.errors import ConfigurationError, PaqettError
-from paqett.mqtt.closing import close_client, until_lost
+from paqett.errors import PaqettError
+from paqett.mqtt.closing import close_client, losing, until_lost
+from paqett.mqtt.guarded import require_places
 from paqett.mqtt.in_flight import Entry, InFlight
 
 _logger = log.get("mqtt")
@@ -26,7 +27,6 @@ _KEEPALIVE_S = 30
 _CONNECT_S = 10.0
 _PROBE_S = 0.5
 _SPARE_BYTES = 64  # what a PUBLISH packet may hold beside topic and payload
-_OVERRIDDEN = ("_handle_puback_packet", "_reconnect_callback")
 
 
 class CredentialsRefusedError(PaqettError):
@@ -136,10 +136,11 @@ class Publisher:
             await asyncio.sleep(wait)
 
     async def _connect(self) -> Any:
-        self._lost, self._taken_over, self._told = asyncio.Event(), False, False
+        self._taken_over = self._told = False
         self._in_flight = InFlight(self._settle)
         client = gmqtt.Client(self._device_id, persistent_storage=self._in_flight)
-        self._take_over(client._package_handler, self._lost, self._in_flight)  # noqa: SLF001 - the guarded place
+        self._lost = losing(client)
+        _note_reasons(client._package_handler, self._in_flight)  # noqa: SLF001 - the guarded place
         client.set_auth_credentials(self._device_id, self._secret)
         client.on_disconnect = self._note_reason
         try:
@@ -164,40 +165,19 @@ class Publisher:
 
     async def _connected_or_lost(self, client: gmqtt.Client) -> None:
         """gmqtt waits for CONNACK for ever, even where the broker has closed the socket."""
-        losing = asyncio.create_task(self._lost.wait())
+        lost = asyncio.create_task(self._lost.wait())
         connecting = asyncio.create_task(
             client.connect(self._host, self._port, ssl=self._tls, keepalive=_KEEPALIVE_S)
         )
         try:
-            await asyncio.wait({connecting, losing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({connecting, lost}, return_when=asyncio.FIRST_COMPLETED)
             if not connecting.done():
                 raise ConnectionError("the broker closed the connection before accepting it")
             connecting.result()
         finally:
-            losing.cancel()
+            lost.cancel()
             connecting.cancel()
-            await asyncio.gather(connecting, losing, return_exceptions=True)
-
-    def _take_over(
-        self, handler: MqttPackageHandler, lost: asyncio.Event, in_flight: InFlight
-    ) -> None:
-        """Put our reconnect in the place of gmqtt's, and keep the PUBACK's reason it ignores.
-
-        Raises `ConfigurationError` where this gmqtt has no such places.
-        """
-        if not all(hasattr(handler, name) for name in _OVERRIDDEN):
-            raise ConfigurationError("this gmqtt is not the 0.8 that Paqett was built against")
-        original = handler._handle_puback_packet  # noqa: SLF001 - the guarded place
-
-        async def note_loss(**_: object) -> None:
-            lost.set()
-
-        def puback(cmd: int, packet: bytes) -> None:
-            in_flight.reason = packet[2] if len(packet) > 2 else 0
-            original(cmd, packet)
-
-        handler._reconnect_callback = note_loss  # noqa: SLF001 - the guarded place
-        handler._handle_puback_packet = puback  # noqa: SLF001 - the guarded place
+            await asyncio.gather(connecting, lost, return_exceptions=True)
 
     def _note_reason(self, _client: Any, packet: Any, *_: Any) -> None:
         if isinstance(packet, bytes) and packet:
@@ -266,3 +246,18 @@ class Publisher:
 
 def _jittered(delay_s: float) -> float:
     return delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+
+
+def _note_reasons(handler: MqttPackageHandler, in_flight: InFlight) -> None:
+    """Keep the reason of each PUBACK, which gmqtt ignores.
+
+    Raises `ConfigurationError` where this gmqtt has no such place.
+    """
+    require_places(handler, "_handle_puback_packet")
+    original = handler._handle_puback_packet  # noqa: SLF001 - the guarded place
+
+    def puback(cmd: int, packet: bytes) -> None:
+        in_flight.reason = packet[2] if len(packet) > 2 else 0
+        original(cmd, packet)
+
+    handler._handle_puback_packet = puback  # noqa: SLF001 - the guarded place

@@ -13,8 +13,9 @@ from psycopg.types.json import Jsonb
 
 from paqett import mac
 from paqett.db import Connection
-from paqett.readings.decode import MAX_EXACT_INTEGER, Rejection
+from paqett.readings.rejection import Rejection
 from paqett.readings.timestamps import PayloadError
+from paqett.readings.values import MAX_EXACT_INTEGER
 from paqett.sqlfiles import query
 
 MAX_KEYS: Final = 50

@@ -1,52 +1,30 @@
 """A flush in memory: every message read, judged against its plan, and put where it belongs."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property, partial
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paqett.readings.decode import Decoded, Point, Rejection, Value, decode
+from paqett.readings import refusing
+from paqett.readings.decode import Decoded, Point
 from paqett.readings.directory import Entry
-from paqett.readings.forms import decode_csv, decode_lines
+from paqett.readings.forms import decode_incoming
 from paqett.readings.incoming import ATTRIBUTES, TELEMETRY, Incoming
-from paqett.readings.ledger import LATE_BUCKET_EMPTY, Ledger
-from paqett.readings.limits import LATE_US, SLOT_US
+from paqett.readings.ledger import Ledger
+from paqett.readings.limits import AHEAD_US, LATE_US
 from paqett.readings.plain import Columns, read_plain
+from paqett.readings.rejection import Rejection
 from paqett.readings.rows import Numbers, TextRow
-from paqett.sqlfiles import array, word_array
-
-AHEAD_US = 600_000_000
-"""A reading is at most 10 minutes ahead of its receipt (product contract §3)."""
+from paqett.readings.used import Used
+from paqett.readings.values import Value, kind_of
 
 MOST_LOOKED = 10_000
 """Points without room that a flush looks up, lest they be duplicates: everybody's flush waits."""
 
-_CLOSING = Rejection(0, None, "account_closing", "the account is being deleted")
-_FORMS: dict[str, Callable[..., Decoded]] = {"ndjson": decode_lines, "csv": decode_csv}
-
-Identity = tuple[int, int]  # series id, time in µs since 1970
 Where = tuple[str, str | None]  # the tier that takes a reading, and the one it is moving from
-
-
-class _Used:
-    """What one device's messages come to in this flush; times in µs. `columns` take its numbers."""
-
-    __slots__ = (
-        "bytes", "columns", "duplicates", "first_us", "last_us", "late", "messages", "points"
-    )  # fmt: skip
-
-    def __init__(self, columns: Columns) -> None:
-        self.columns = columns
-        self.messages = self.points = self.bytes = self.duplicates = self.late = 0
-        self.first_us = self.last_us = 0
-
-    def note_fresh(self, received_us: int) -> None:
-        if not self.first_us:
-            self.first_us = received_us
-        self.last_us = received_us
 
 
 class _Read(NamedTuple):
@@ -87,7 +65,7 @@ class Batch:
         self.texts: dict[Where, list[TextRow]] = defaultdict(list)
         self.over: dict[Where, list[Over]] = defaultdict(list)
         self.attributes: list[tuple[Entry, Incoming]] = []
-        self.used: dict[Entry, _Used] = {}
+        self.used: dict[Entry, Used] = {}
         self.ledger = Ledger()
         self.unknown = entries.count(None)
         self.known = {entry for entry in set(entries) if entry is not None}
@@ -149,17 +127,16 @@ class Batch:
         received_us, size, plan = message.received_us, len(message.payload), entry.plan
         used = self.used.get(entry)
         if used is None:
-            used = self.used[entry] = _Used(self.columns[entry.tier, entry.moving_from])
+            used = self.used[entry] = Used(self.columns[entry.tier, entry.moving_from])
         used.messages += 1
         used.bytes += size
         entry.used_at_us = received_us
         if message.report is not None:
             message.report.clear()
         if entry.closing:
-            self.refuse(entry, message, _CLOSING)
+            self.refuse(entry, message, refusing.CLOSING)
         elif plan is not None and size > plan.message_bytes:
-            detail = f"{size} bytes; the plan allows {plan.message_bytes}"
-            self.refuse(entry, message, Rejection(0, None, "payload_too_large", detail))
+            self.refuse(entry, message, refusing.too_large(size, plan))
         elif message.topic == TELEMETRY and message.form == "json":
             if entry in self._waiting or not self._take_plain(number, message, entry, used):
                 self._decode(number, message, entry)
@@ -167,14 +144,13 @@ class Batch:
             self._decode(number, message, entry)
         elif message.topic == ATTRIBUTES:
             if entry.limited and entry.bucket is not None and not entry.bucket.take(received_us):
-                self.refuse(entry, message, _too_fast(0, None, entry))
+                self.refuse(entry, message, refusing.too_fast(0, None, plan))
             else:
                 self.attributes.append((entry, message))
         else:
-            detail = "a device publishes to telemetry, telemetry/… and attributes"
-            self.refuse(entry, message, Rejection(0, None, "bad_topic", detail))
+            self.refuse(entry, message, refusing.BAD_TOPIC)
 
-    def _take_plain(self, number: int, message: Incoming, entry: Entry, used: _Used) -> bool:
+    def _take_plain(self, number: int, message: Incoming, entry: Entry, used: Used) -> bool:
         """The fast path; false where the message must go the other way."""
         columns, received_us = used.columns, message.received_us
         before = len(columns.series)
@@ -216,7 +192,7 @@ class Batch:
 
     def _decode(self, number: int, message: Incoming, entry: Entry) -> None:
         """The other way: refusals are noted, points wait in `_reading` for their series."""
-        decoded = _decode_any(message, entry)
+        decoded = decode_incoming(message, entry)
         for rejection in decoded.rejections:
             self.refuse(entry, message, rejection)
         if not decoded.points:
@@ -255,30 +231,33 @@ class Batch:
         message = self._messages[number]
         known = entry.series.get(metric)
         if known is None:
-            most = entry.plan.metrics_per_device if entry.plan else None
-            detail = f"the plan allows {most} metrics for a device"
-            self.refuse(entry, message, Rejection(index, metric, "metric_limit", detail))
+            self.refuse(entry, message, refusing.no_more_metrics(index, metric, entry.plan))
             return
         series_id, kind = known
         if kind_of(value) != kind:
-            detail = f"the metric is a {kind}; its kind can be changed"
-            self.refuse(entry, message, Rejection(index, metric, "type_conflict", detail))
+            self.refuse(entry, message, refusing.of_another_kind(index, metric, kind))
             return
         late = time_us < message.received_us - LATE_US
         too_fast = too_fast and not late
         if entry.limited and (too_fast or not entry.gate.admit_one(late=late)):
             if self._looked >= MOST_LOOKED:
-                self.refuse(entry, message, _over(index, metric, entry, too_fast=too_fast))
+                rejection = (
+                    refusing.too_fast(index, metric, entry.plan)
+                    if too_fast
+                    else refusing.far_over(index, metric)
+                )
+                self.refuse(entry, message, rejection)
                 return
             self._looked += 1
             over = Over(number, entry, series_id, time_us, metric, value, index, late, too_fast)
             self.over[entry.tier, entry.moving_from].append(over)
             return
-        self._keep(number, entry, series_id, time_us, value, late=late)
+        self.keep(number, entry, series_id, time_us, value, late=late)
 
-    def _keep(
+    def keep(
         self, number: int, entry: Entry, series_id: int, time_us: int, value: Value, *, late: bool
     ) -> None:
+        """Put a point that was admitted where it belongs, and count it."""
         where = entry.tier, entry.moving_from
         if isinstance(value, str):
             self.texts[where].append((series_id, time_us, number, value))
@@ -294,49 +273,16 @@ class Batch:
         if report is not None:
             report.accepted += 1
 
-    def settle(self, where: Where, present: set[Identity], filled: set[Identity]) -> int:
-        """Decide on the points there was no room for; how many of them were duplicates.
+    def note_duplicate(self, point: Over) -> None:
+        """A point there was no room for is there already; nothing was admitted of it."""
+        self.used[point.entry].duplicates += 1
+        report = self._messages[point.number].report
+        if report is not None:
+            report.duplicates += 1
 
-        `present` are readings that stand there already, `filled` the (series, start) of aligned 5
-        minutes that hold one; both as they are after what there was room for has been stored.
-        """
-        duplicates = 0
-        for point in self.over.pop(where):
-            identity = point.series_id, point.time_us
-            if identity in present:
-                duplicates += 1
-                self.used[point.entry].duplicates += 1
-                report = self._messages[point.number].report
-                if report is not None:
-                    report.duplicates += 1
-            elif self._admit(point, filled):
-                present.add(identity)
-                filled.add((point.series_id, slot_of(point.time_us)))
-                self._keep(
-                    point.number, point.entry, point.series_id, point.time_us, point.value,
-                    late=point.late,
-                )  # fmt: skip
-        return duplicates
-
-    def _admit(self, point: Over, filled: set[Identity]) -> bool:
-        gate = point.entry.gate
-        if not point.too_fast and gate.admit_one(late=point.late):
-            return True
-        code, detail = "quota_exceeded", "150 % of the day's quota is used"
-        if point.late:
-            detail = LATE_BUCKET_EMPTY
-        elif point.too_fast:
-            rejection = _too_fast(point.item, point.metric, point.entry)
-            self.refuse(point.entry, self._messages[point.number], rejection)
-            return False
-        elif (point.series_id, slot_of(point.time_us)) in filled:
-            code = "quota_thinned"
-            detail = "past the day's quota one reading of a series is kept in 5 minutes"
-        elif gate.admit_thinned():
-            return True
-        rejection = Rejection(point.item, point.metric, code, detail)
+    def refuse_over(self, point: Over, rejection: Rejection) -> None:
+        """A point there was no room for is refused."""
         self.refuse(point.entry, self._messages[point.number], rejection)
-        return False
 
     def note_duplicates(self, again: Iterable[tuple[int, int]]) -> None:
         """Take back what was admitted: (message, time in µs) of points that were there already."""
@@ -354,61 +300,3 @@ class Batch:
             if message.report is not None:
                 message.report.accepted -= 1
                 message.report.duplicates += 1
-
-    def usage_columns(self) -> dict[str, object]:
-        """What `count_usage` takes, by device: arrays as PostgreSQL writes them, times in µs."""
-        entries, used = list(self.used), list(self.used.values())
-        buckets = [entry.bucket for entry in entries]
-        return {
-            "accounts": array([entry.account_id for entry in entries]),
-            "devices": word_array([entry.device_id for entry in entries]),
-            "messages": array([u.messages for u in used]),
-            "points": array([u.points for u in used]),
-            "bytes": array([u.bytes for u in used]),
-            "duplicates": array([u.duplicates for u in used]),
-            "late": array([u.late for u in used]),
-            "first_fresh": array([u.first_us or None for u in used]),
-            "last_fresh": array([u.last_us or None for u in used]),
-            "tokens": array([None if b is None else b.tokens for b in buckets]),
-            "tokens_at": array([None if b is None else b.at_us for b in buckets]),
-        }
-
-
-def _over(index: int, metric: str, entry: Entry, *, too_fast: bool) -> Rejection:
-    if too_fast:
-        return _too_fast(index, metric, entry)
-    return Rejection(index, metric, "quota_exceeded", "far more than there is room for")
-
-
-def _too_fast(index: int, metric: str | None, entry: Entry) -> Rejection:
-    rate, burst = (
-        (entry.plan.messages_per_second, entry.plan.message_burst) if entry.plan else (0, 0)
-    )
-    detail = f"more than {rate} messages a second, beyond a burst of {burst or rate}"
-    return Rejection(index, metric, "rate_limited", detail)
-
-
-def slot_of(time_us: int) -> int:
-    """The beginning of the aligned 5 minutes a time lies in; both in µs since 1970."""
-    return time_us // SLOT_US * SLOT_US
-
-
-def kind_of(value: Value) -> str:
-    """The kind a metric gets from its first value."""
-    if value is True or value is False:
-        return "boolean"
-    return "text" if type(value) is str else "number"
-
-
-def _decode_any(message: Incoming, entry: Entry) -> Decoded:
-    reading = _FORMS.get(message.form)
-    if reading is None:
-        path = message.topic[10:] or ("/" if message.topic[9:] else "")
-        reading = partial(decode, path=path)
-    return reading(
-        message.payload,
-        received_us=message.received_us,
-        oldest_us=message.received_us - entry.retention_us,
-        newest_us=message.received_us + AHEAD_US,
-        use_device_clock=entry.use_device_clock,
-    )

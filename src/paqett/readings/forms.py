@@ -1,26 +1,41 @@
-"""HTTP's other forms of a message: NDJSON, one item a line, and CSV `time,metric,value`.
+"""The forms of a message: JSON, and over HTTP NDJSON, one item a line, and CSV `time,metric,value`.
 
-Both give what `decode` gives. A line is an item, counted from 0 without a heading and without
+All give what `decode` gives. A line is an item, counted from 0 without a heading and without
 blank lines; what is wrong with one costs only that one.
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
-from paqett.readings.decode import (
-    Decoded,
-    Rejection,
-    check_metric_name,
-    classify_value,
-    parse_json,
-    read_item,
-    read_text,
-)
+from paqett.readings.decode import Decoded, decode, read_item, refuse_whole
+from paqett.readings.directory import Entry
+from paqett.readings.incoming import Incoming
+from paqett.readings.limits import AHEAD_US
+from paqett.readings.metric_names import check_metric_name
+from paqett.readings.payload_json import parse_json
+from paqett.readings.rejection import Rejection
 from paqett.readings.timestamps import PayloadError, check_window, parse_ts
+from paqett.readings.values import classify_value, read_text
 
 MAX_LINES = 10_000
 _HEADING = ["time", "metric", "value"]
 _TOO_MANY = f"more than {MAX_LINES} lines in one request"
+
+
+def decode_incoming(message: Incoming, entry: Entry) -> Decoded:
+    """Read a message of the device of `entry`, whatever its form."""
+    reading = _FORMS.get(message.form)
+    if reading is None:
+        path = message.topic[10:] or ("/" if message.topic[9:] else "")
+        reading = partial(decode, path=path)
+    return reading(
+        message.payload,
+        received_us=message.received_us,
+        oldest_us=message.received_us - entry.retention_us,
+        newest_us=message.received_us + AHEAD_US,
+        use_device_clock=entry.use_device_clock,
+    )
 
 
 def decode_lines(
@@ -33,7 +48,7 @@ def decode_lines(
 ) -> Decoded:
     """Read NDJSON; the parameters are `decode`'s."""
     if _has_too_many(payload):
-        return Decoded([], [Rejection(0, None, "too_many_items", _TOO_MANY)], 0)
+        return refuse_whole("too_many_items", _TOO_MANY)
     out = Decoded([], [], 0)
     window = (oldest_us, newest_us) if use_device_clock else None
     for index, line in enumerate(filter(None, map(bytes.strip, payload.split(b"\n")))):
@@ -60,13 +75,13 @@ def decode_csv(
 ) -> Decoded:
     """Read CSV `time,metric,value`, the heading optional; an empty time is the time of receipt."""
     if _has_too_many(payload):
-        return Decoded([], [Rejection(0, None, "too_many_items", _TOO_MANY)], 0)
+        return refuse_whole("too_many_items", _TOO_MANY)
     out = Decoded([], [], 0)
     window = (oldest_us, newest_us) if use_device_clock else None
     try:
         text = str(payload, "utf-8-sig")
     except UnicodeDecodeError:
-        return Decoded([], [Rejection(0, None, "bad_json", "not UTF-8")], 0)
+        return refuse_whole("bad_json", "not UTF-8")
     for index, row in enumerate(_rows(text)):
         out.items = index + 1
         try:
@@ -119,3 +134,6 @@ def _read_row(
         out.stamped += 1
     out.points.append((time_us, name, value))
     out.indexes.append(index)
+
+
+_FORMS: dict[str, Callable[..., Decoded]] = {"ndjson": decode_lines, "csv": decode_csv}

@@ -4,7 +4,8 @@ from collections import Counter
 
 import msgspec
 
-from paqett.readings.decode import MAX_ITEMS, Rejection
+from paqett.readings.decode import MAX_ITEMS
+from paqett.readings.rejection import Rejection
 
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 TELEMETRY = "telemetry"

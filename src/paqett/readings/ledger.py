@@ -4,9 +4,9 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from paqett.db import Connection
-from paqett.readings.decode import Rejection
 from paqett.readings.directory import Entry
 from paqett.readings.incoming import Incoming, Outcome, Refusals
+from paqett.readings.rejection import Rejection
 from paqett.sqlfiles import query
 
 MOST_EXAMPLES = 10  # product contract §3: for each device, code and hour

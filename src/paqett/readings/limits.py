@@ -19,6 +19,8 @@ from paqett.plans import Plan
 from paqett.readings.directory import Directory, Entry
 from paqett.sqlfiles import array, query
 
+AHEAD_US = 600_000_000
+"""A reading is at most 10 minutes ahead of its receipt (product contract §3)."""
 LATE_US = 300_000_000
 """Older than 5 minutes at receipt: drawn from the late bucket, never from rate or quota."""
 SLOT_US = 300_000_000

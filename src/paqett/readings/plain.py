@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import msgspec
 
-from paqett.readings.decode import MAX_EXACT_INTEGER, MAX_ITEMS
+from paqett.readings.decode import MAX_ITEMS
 from paqett.readings.directory import Entry
 from paqett.readings.timestamps import CLOCK_SET_US, PayloadError, parse_ts
+from paqett.readings.values import MAX_EXACT_INTEGER
 
 _decode: Final = msgspec.json.Decoder().decode
 _EXACT: Final = MAX_EXACT_INTEGER

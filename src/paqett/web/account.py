@@ -14,6 +14,7 @@ from paqett.erasure.closing import Closing
 from paqett.lists import Page
 from paqett.web import auth, deletion
 from paqett.web.opening import SignedIn, change_password, check_password, renewed
+from paqett.web.session_cookie import CSRF_HEADER, session_token
 from paqett.web.sign_in import Accepted, Address, Secret
 
 _Request = Request[Any, Any, State]
@@ -46,8 +47,8 @@ class AccountController(Controller):
         services: Services = request.app.state.services
         async with db.transaction(services.pool) as conn:
             profile = await accounts.profile(conn, auth.principal_of(request).account.id)
-        token = auth.session_token(request) or ""
-        return Response(profile, headers={auth.CSRF_HEADER: sessions.csrf_token(token)})
+        token = session_token(request) or ""
+        return Response(profile, headers={CSRF_HEADER: sessions.csrf_token(token)})
 
     @patch(**auth.needs_session())
     async def update_account(self, request: _Request, data: JSONBody[ProfileChange]) -> Profile:

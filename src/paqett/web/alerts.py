@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from paqett import alert_replay, alerts, conditions, db
 from paqett.alert_replay import Replay
-from paqett.alerts import Rule, RuleChange, RuleIn
+from paqett.alert_rules import Rule, RuleChange, RuleIn
 from paqett.app import Services
 from paqett.lists import Page
 from paqett.principals import Principal

@@ -10,7 +10,7 @@ from litestar.params import FromPath, JSONBody
 
 from paqett import db, keys, notices, throttle
 from paqett.app import Services
-from paqett.devices import Name
+from paqett.device_structs import Name
 from paqett.errors import Invalid
 from paqett.keys import NewKey
 from paqett.lists import Page

@@ -12,106 +12,33 @@ from typing import Any
 
 import structlog
 from litestar.connection import ASGIConnection, Request
-from litestar.datastructures import Cookie
 from litestar.handlers.base import BaseRouteHandler
 
 from paqett import db, keys, log, sessions, throttle
 from paqett.app import Services
 from paqett.errors import MissingScope, Problem, Unauthorized, UnsupportedMediaType
 from paqett.principals import Principal, Session
-from paqett.settings import Settings
 from paqett.throttle import KEY_FAILURES_ADDRESS
 from paqett.web import rate
 from paqett.web.client import client_address, client_network
 from paqett.web.fields import fields
+from paqett.web.forbidden import (
+    AccountClosing,
+    AccountDisabled,
+    CsrfFailed,
+    DeviceDisabled,
+    ReauthenticationRequired,
+    SessionRequired,
+)
+from paqett.web.session_cookie import CSRF_FIELD, CSRF_HEADER, session_token
 
 SCHEME = "apiKey"
 DEVICE_SCHEME = "device"
 SESSION_SCHEME = "session"
-CSRF_HEADER = "X-CSRF-Token"
-CSRF_FIELD = "csrf_token"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 _logger = log.get("auth")
-
-
-class CsrfFailed(Problem):
-    """A write by cookie without the session's token: perhaps another site's doing."""
-
-    status = 403
-    code = "csrf_failed"
-    title = "CSRF token missing or wrong"
-
-    def __init__(self) -> None:
-        super().__init__(
-            f"Send the session's token in {CSRF_HEADER}; GET /api/v1/account tells it."
-        )
-
-
-class SessionRequired(Problem):
-    """For a signed-in person; a key, which may lie in some device, is not enough."""
-
-    status = 403
-    code = "session_required"
-    title = "Session required"
-
-    def __init__(self) -> None:
-        super().__init__("This needs a signed-in session, not an API key.")
-
-
-class ReauthenticationRequired(Problem):
-    """The person's last proof is too long ago for a step like this."""
-
-    status = 403
-    code = "reauthentication_required"
-    title = "Re-authentication required"
-
-    def __init__(self) -> None:
-        super().__init__("Prove who you are first: POST /api/v1/auth/reauthenticate.")
-
-
-class AccountDisabled(Problem):
-    """An operator has disabled the account."""
-
-    status = 403
-    code = "account_disabled"
-    title = "Account disabled"
-
-    def __init__(self) -> None:
-        super().__init__("The account is disabled; exporting and deleting it remain possible.")
-
-
-class DeviceDisabled(AccountDisabled):
-    """The same for a device of it."""
-
-    code = "device_disabled"
-
-
-class AccountClosing(Problem):
-    """The account is being deleted: for its person, its devices and whoever else asks."""
-
-    status = 403
-    code = "account_closing"
-    title = "Account closing"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The account is being deleted; exporting it and undoing the deletion remain possible."
-        )
-
-
-class DevicePaused(DeviceDisabled):
-    """Its owner switched it off, or the account's plan has room for its older devices only."""
-
-    def __init__(self, *, enabled: bool) -> None:
-        Problem.__init__(
-            self,
-            "The device is paused: the account's plan has room for its older devices only."
-            " A larger plan, or deleting another device, makes room for it."
-            if enabled
-            else "The device was switched off by its owner, who can switch it on again.",
-        )
 
 
 def needs(*scopes: str) -> dict[str, Any]:
@@ -292,26 +219,3 @@ def session_of(connection: Connection) -> Session:
     if session is None:
         raise SessionRequired
     return session
-
-
-def cookie_name(settings: Settings) -> str:
-    """Under TLS the prefix makes the browser hold the cookie to this host (RFC 6265bis §4.1.3)."""
-    return "__Host-paqett_session" if settings.behind_tls else "paqett_session"
-
-
-def session_token(connection: Connection) -> str | None:
-    """The session's token the request carries, whatever it is worth."""
-    return connection.cookies.get(cookie_name(connection.app.state.services.settings))
-
-
-def session_cookie(settings: Settings, token: str | None) -> Cookie:
-    """The one cookie there is; None takes it away."""
-    return Cookie(
-        cookie_name(settings),
-        value=token or "",
-        max_age=int(settings.auth.session_max_s) if token else 0,
-        path="/",
-        secure=settings.behind_tls,
-        httponly=True,
-        samesite="lax",
-    )

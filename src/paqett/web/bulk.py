@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from litestar.exceptions import HTTPException
 
-from paqett.devices import DeviceIn
+from paqett.device_structs import DeviceIn
 from paqett.errors import Invalid
 
 MAX_DEVICES = 1000

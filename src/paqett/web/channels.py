@@ -11,7 +11,7 @@ from paqett import channels, db, notices, webhooks
 from paqett.accounts import Account
 from paqett.app import Services
 from paqett.channels import MAIL, NewChannel
-from paqett.devices import Name
+from paqett.device_structs import Name
 from paqett.errors import Conflict
 from paqett.lists import Page
 from paqett.web.auth import needs, principal_of

@@ -15,6 +15,7 @@ from paqett.erasure.receipts import Receipt
 from paqett.errors import Invalid, Unauthorized, UnsupportedMediaType
 from paqett.web import auth
 from paqett.web.client import client_network
+from paqett.web.session_cookie import session_cookie
 
 _Request = Request[Any, Any, State]
 _Token = Annotated[
@@ -76,7 +77,7 @@ async def delete_account(request: _Request) -> Response[Closing]:
         answer = await closing.ask(
             conn, account.id, "person", services.clock(), at_once=wish.when == "now"
         )
-    cookies = [auth.session_cookie(services.settings, None)]
+    cookies = [session_cookie(services.settings, None)]
     return Response(answer, status_code=202, cookies=cookies)
 
 

@@ -13,7 +13,7 @@ from paqett import db, devices, pauses
 from paqett.accounts import Account
 from paqett.app import Services
 from paqett.db import Connection
-from paqett.devices import Device, DeviceIn, Name, NewDevice, Seconds, Tags
+from paqett.device_structs import Device, DeviceIn, Name, NewDevice, Seconds, Tags
 from paqett.errors import NotFound, Problem
 from paqett.lists import Page
 from paqett.principals import Principal

@@ -13,12 +13,13 @@ from paqett import db, devices
 from paqett.app import Services
 from paqett.errors import NotFound, Problem, TooLarge, UnsupportedMediaType
 from paqett.plans import Plan
-from paqett.readings.decode import Rejection
 from paqett.readings.incoming import Report
 from paqett.readings.ledger import LATE_BUCKET_EMPTY
 from paqett.readings.limits import SLOT_US
-from paqett.web.auth import DevicePaused, principal_of
+from paqett.readings.rejection import Rejection
+from paqett.web.auth import principal_of
 from paqett.web.devices import allowed
+from paqett.web.forbidden import DevicePaused
 
 _FORMS = {
     "": "json",

@@ -9,7 +9,7 @@ from litestar.datastructures import State
 from litestar.params import FromPath, JSONBody
 
 from paqett import metrics
-from paqett.devices import PRINTABLE
+from paqett.device_structs import PRINTABLE
 from paqett.errors import NotFound
 from paqett.lists import Page
 from paqett.metrics import Metric

@@ -19,6 +19,7 @@ from paqett.settings import Settings
 from paqett.web import auth
 from paqett.web.client import client_network
 from paqett.web.opening import open_session
+from paqett.web.session_cookie import session_cookie
 from paqett.web.sign_in import RegistrationClosed
 
 _Request = Request[Any, Any, State]
@@ -90,7 +91,7 @@ class OAuthController(Controller):
         else:
             account = await _account(services, attempt, person)
             token, _ = await open_session(request, account, chosen.name)
-            cookies.append(auth.session_cookie(services.settings, token))
+            cookies.append(session_cookie(services.settings, token))
         return Redirect(attempt.return_to, status_code=303, cookies=cookies)
 
     @post("/{provider:str}/join", status_code=200, **auth.needs_session(recent=True))

@@ -17,7 +17,8 @@ from litestar.serialization import encode_json
 
 from paqett import __version__
 from paqett.web import ingest
-from paqett.web.auth import CSRF_HEADER, DEVICE_SCHEME, SCHEME, SESSION_SCHEME
+from paqett.web.auth import DEVICE_SCHEME, SCHEME, SESSION_SCHEME
+from paqett.web.session_cookie import CSRF_HEADER
 
 _Document = dict[str, Any]
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}

@@ -14,6 +14,7 @@ from paqett.errors import Invalid, NotFound, Unauthorized
 from paqett.sessions import Opening
 from paqett.web import auth
 from paqett.web.client import client_address
+from paqett.web.session_cookie import CSRF_HEADER, session_cookie, session_token
 
 _Request = Request[Any, Any, State]
 _logger = log.get("sign-in")
@@ -85,7 +86,7 @@ async def open_session(
 async def _leave(conn: db.Connection, request: _Request, now: datetime) -> None:
     """End the session whose cookie came along, whosever it is."""
     services: Services = request.app.state.services
-    token = auth.session_token(request)
+    token = session_token(request)
     if token is None:
         return
     try:
@@ -113,6 +114,6 @@ def answered(services: Services, token: str, profile: accounts.Profile) -> Respo
     return Response(
         SignedIn(profile, csrf),
         status_code=200,
-        headers={auth.CSRF_HEADER: csrf},
-        cookies=[auth.session_cookie(services.settings, token)],
+        headers={CSRF_HEADER: csrf},
+        cookies=[session_cookie(services.settings, token)],
     )

@@ -24,7 +24,6 @@ from paqett.web import edge, openapi, problems
 from paqett.web.account import AccountController, SessionController
 from paqett.web.alerts import AlertController, AlertRuleController
 from paqett.web.api_keys import ApiKeyController
-from paqett.web.auth import cookie_name
 from paqett.web.billing import BillingController, get_plan, stripe_webhook
 from paqett.web.broker import Judge, broker_asks
 from paqett.web.channels import ChannelController
@@ -42,6 +41,7 @@ from paqett.web.notices import NoticeController, PreferenceController
 from paqett.web.oauth import OAuthController
 from paqett.web.pages import routes, view
 from paqett.web.rate import Rates
+from paqett.web.session_cookie import cookie_name
 from paqett.web.sign_in import SignInController
 from paqett.web.snippets import SnippetController
 from paqett.web.streams import StreamController

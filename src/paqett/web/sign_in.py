@@ -42,6 +42,7 @@ from paqett.web.opening import (
     open_session,
     renewed,
 )
+from paqett.web.session_cookie import session_cookie
 
 _Request = Request[Any, Any, State]
 _logger = log.get("sign-in")
@@ -183,7 +184,7 @@ class SignInController(Controller):
         account, session = auth.principal_of(request).account, auth.session_of(request)
         async with db.transaction(services.pool) as conn:
             await sessions.end(conn, account.id, session.id, services.clock())
-        return Response(None, cookies=[auth.session_cookie(services.settings, None)])
+        return Response(None, cookies=[session_cookie(services.settings, None)])
 
     @post(
         "/reauthenticate",

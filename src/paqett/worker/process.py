@@ -12,9 +12,8 @@ from psycopg import Error
 from paqett import grafana, jobs, log, mail_transport, moves, retention
 from paqett.app import Services, services, until_stopped, wait_for_database
 from paqett.db import transaction
-from paqett.errors import NotRetried, PaqettError
+from paqett.errors import PaqettError
 from paqett.settings import Settings
-from paqett.sqlfiles import query
 from paqett.worker import (
     alerts,
     billing,
@@ -22,6 +21,7 @@ from paqett.worker import (
     exports,
     figures,
     mail,
+    moving,
     policy,
     privacy,
     queue,
@@ -34,8 +34,6 @@ _oldest = Gauge("paqett_tier_oldest_reading_age_seconds", "Age of the oldest rea
 _overdue = Gauge(
     "paqett_tier_overdue", "1 where readings outlive retention + chunk + schedule.", ["tier"]
 )
-_moves_open = Gauge("paqett_moves_open", "Accounts whose readings move from tier to tier.")
-_oldest_move = Gauge("paqett_oldest_move_age_seconds", "How long the longest of them takes.")
 _ended = Counter(
     "paqett_sql_logins_ended", "What accounts' SQL logins kept open too long.", ["action"]
 )
@@ -47,7 +45,6 @@ _in_a_row = Gauge(
     "paqett_worker_round_failures_in_a_row", "How often it failed since it last went well.",
     ["work"],
 )  # fmt: skip
-_MOVES_EVERY_S = 2.0
 _QUEUE_EVERY_S = 10.0
 _BILLING_EVERY_S = 60.0
 _WARN_EVERY_S = 30.0
@@ -135,9 +132,9 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
 
     return [
         (settings.worker.retention_every_s, watch_retention),
-        (_MOVES_EVERY_S, move_readings),
-        (_QUEUE_EVERY_S, watch_moves),
-        (upkeep.EVERY_S, remind_of_grace),
+        (moving.EVERY_S, moving.move_readings),
+        (_QUEUE_EVERY_S, moving.watch_moves),
+        (upkeep.EVERY_S, moving.remind_of_grace),
         (_ABSENCE_EVERY_S, alerts.look_after_absence),
         (_SUM_UP_EVERY_S, alerts.sum_up_mails),
         (upkeep.EVERY_S, alerts.forget_old),
@@ -173,16 +170,12 @@ def _rounds(app: App, settings: Settings) -> list[tuple[float, _Round]]:
 def register(app: App, open_services: Services) -> None:
     """Tell procrastinate what each task's name means."""
     mail.register(app, open_services)
+    moving.register(app)
     billing.register(app, open_services)
     webhooks.register(app, open_services)
     exports.register(app, open_services)
     erasure.register(app, open_services)
     privacy.register(app, open_services)
-
-    @app.task(name="report_long_move")
-    async def report_long_move(account_id: int) -> None:
-        """It fails, and the failed job is how an operator hears of it."""
-        raise NotRetried(f"the readings of account {account_id} take long to move: see the log")
 
 
 async def _every(
@@ -249,56 +242,3 @@ async def watch_sql_logins(open_services: Services) -> None:
         _logger.warning(
             "sql login", action=one.action, login=one.login, seconds=round(one.seconds, 1)
         )
-
-
-async def move_readings(open_services: Services) -> None:
-    """Carry every open move to its end, and begin those whose grace is over.
-
-    Each account by itself: what is wrong with one keeps no other waiting.
-    """
-    now = open_services.clock()
-    async with transaction(open_services.pool) as conn:
-        due = await (
-            await conn.execute(query("unscoped_due_tier_changes"), {"now": now})
-        ).fetchall()
-    for row in due:
-        try:
-            async with transaction(open_services.pool) as conn:
-                await moves.apply_due(conn, row["id"], open_services.plans, now)
-        except PaqettError as error:
-            _logger.error("readings cannot follow", account=row["id"], error=str(error))
-    async with transaction(open_services.pool) as conn:
-        open_moves = await (await conn.execute(query("unscoped_open_moves"))).fetchall()
-    for row in open_moves:
-        await move_account(open_services, row["id"])
-
-
-async def move_account(open_services: Services, account_id: int) -> None:
-    """Slice by slice until nothing is left, then close."""
-    closed = False
-    while not closed:
-        more = True
-        while more:
-            async with transaction(open_services.pool) as conn:
-                more = await moves.move_slice(conn, account_id, open_services.clock())
-        async with transaction(open_services.pool) as conn:
-            closed = await moves.close_move(conn, account_id)
-    _logger.info("moved", account=account_id)
-
-
-async def watch_moves(open_services: Services) -> None:
-    """How long moves take; one that takes too long is a failed job, which an operator is mailed."""
-    now = open_services.clock()
-    async with transaction(open_services.pool) as conn:
-        state = await (await conn.execute(query("unscoped_move_state"))).fetchone()
-        for account_id in await moves.report_long(conn, now):
-            await jobs.defer(conn, "report_long_move", account_id=account_id)
-    begun = state and state["begun_at"]
-    _moves_open.set(state["open"] if state else 0)
-    _oldest_move.set((now - begun).total_seconds() if begun else 0)
-
-
-async def remind_of_grace(open_services: Services) -> None:
-    """Whose older readings are erased soon hears of it twice more."""
-    async with transaction(open_services.pool) as conn:
-        await moves.remind(conn, open_services.plans, open_services.clock())

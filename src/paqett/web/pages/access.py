@@ -17,6 +17,8 @@ from paqett.app import Services
 from paqett.errors import NotFound, Problem, Unauthorized
 from paqett.web import auth
 from paqett.web.fields import LARGEST
+from paqett.web.forbidden import ReauthenticationRequired
+from paqett.web.session_cookie import session_token
 
 _Request = Request[Any, Any, Any]
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -69,7 +71,7 @@ def profile_of(request: _Request) -> Profile:
 
 def csrf_of(request: _Request) -> str:
     """What the page's forms carry; empty where nobody is signed in."""
-    token = request.scope["state"].get(_TOKEN) or auth.session_token(request)
+    token = request.scope["state"].get(_TOKEN) or session_token(request)
     return sessions.csrf_token(token) if token and person_of(request) else ""
 
 
@@ -96,7 +98,7 @@ def needs_proof(request: _Request) -> bool:
         return False
     try:
         auth.require_recent(auth.session_of(request), request.app.state.services)
-    except auth.ReauthenticationRequired:
+    except ReauthenticationRequired:
         return True
     return False
 
@@ -129,7 +131,7 @@ async def _operator(connection: auth.Connection, handler: BaseRouteHandler) -> N
 
 async def _visitor(connection: auth.Connection, _: BaseRouteHandler) -> None:
     """Whoever is signed in is told so on public pages too; a session that has ended is nobody."""
-    token = auth.session_token(connection)
+    token = session_token(connection)
     if token is None:
         return
     services: Services = connection.app.state.services

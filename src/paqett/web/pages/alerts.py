@@ -10,9 +10,9 @@ from litestar.response import Template
 
 from paqett import alert_replay, alerts, charts, conditions, db, metrics
 from paqett.alert_replay import Replay
-from paqett.alerts import Rule
+from paqett.alert_rules import Rule, draft
 from paqett.conditions import IN_WORDS
-from paqett.devices import Device
+from paqett.device_structs import Device
 from paqett.errors import Problem
 from paqett.web import auth
 from paqett.web.alerts import AlertController, AlertRuleController
@@ -128,7 +128,7 @@ async def _preview(request: _Request, form: Form) -> Replay:
     """The rule as it is typed, over the last 24 hours; nothing is stored, nobody is told."""
     services = request.app.state.services
     account, now = auth.principal_of(request).account, services.clock()
-    drafted = alerts.draft(rules.wanted(form), now)
+    drafted = draft(rules.wanted(form), now)
     timeout_s = services.settings.database.statement_timeout_s
     async with db.transaction(services.pool, timeout_s=timeout_s) as conn:
         return await alert_replay.replay(conn, account, drafted, None, now)

@@ -12,7 +12,7 @@ from litestar.params import FromPath
 from litestar.response import Template
 
 from paqett import db, devices, snippets
-from paqett.devices import Device, DeviceIn
+from paqett.device_structs import Device, DeviceIn, Event
 from paqett.errors import Problem
 from paqett.keys import NewKey
 from paqett.readings import read
@@ -37,7 +37,7 @@ class _Heard(msgspec.Struct):
 
     device: Device
     advice: health.Health
-    events: list[devices.Event]
+    events: list[Event]
     latest: list[read.Latest]
     refusals: list[Any]
 

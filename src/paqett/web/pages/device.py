@@ -11,7 +11,7 @@ from litestar.response import Template
 
 from paqett import alerts, charts, db, devices, metrics
 from paqett.charts import Series
-from paqett.devices import Device
+from paqett.device_structs import Device
 from paqett.errors import Invalid, Problem
 from paqett.readings import read
 from paqett.web import auth

@@ -12,7 +12,8 @@ from litestar.response import Template
 
 from paqett import db, device_lists
 from paqett.device_lists import Sort
-from paqett.devices import DeviceIn, NewDevice, create_many
+from paqett.device_structs import DeviceIn, NewDevice
+from paqett.devices import create_many
 from paqett.errors import Invalid, Problem
 from paqett.readings import read
 from paqett.web import auth

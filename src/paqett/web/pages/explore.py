@@ -10,7 +10,7 @@ from litestar.response import Template
 
 from paqett import charts, db, views
 from paqett.charts import Series
-from paqett.devices import Name
+from paqett.device_structs import Name
 from paqett.errors import Invalid, Problem
 from paqett.views import View
 from paqett.web import auth

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from paqett.devices import Device, Event
+from paqett.device_structs import Device, Event
 
 
 class Health(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from paqett.web.exports import ExportController, ExportIn
 from paqett.web.pages import access, proof, view
 from paqett.web.pages.asking import ask
 from paqett.web.pages.forms import Form, convert, sent
+from paqett.web.session_cookie import session_cookie
 
 _Request = Request[Any, Any, State]
 _EXPORT, _DELETE = "/settings/export", "/settings/delete"
@@ -104,7 +105,7 @@ async def delete(request: _Request) -> Response[Any]:
         )
     access.leave(request)
     answer = view.render(request, "deleting.html", asked=asked)
-    answer.cookies.append(auth.session_cookie(services.settings, None))
+    answer.cookies.append(session_cookie(services.settings, None))
     return answer
 
 

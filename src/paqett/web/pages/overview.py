@@ -8,7 +8,7 @@ from litestar.datastructures import State
 
 from paqett import charts, db, device_lists, views
 from paqett.charts import Chart, Series
-from paqett.devices import Device
+from paqett.device_structs import Device
 from paqett.readings.query import Query
 from paqett.readings.read import Latest, latest
 from paqett.views import View

@@ -15,7 +15,7 @@ from paqett.errors import ConfigurationError, NotFound
 from paqett.mail_rendering import lasting
 from paqett.register import Entry, Register
 from paqett.settings import Settings
-from paqett.web import auth
+from paqett.web import session_cookie
 from paqett.web.oauth import HELD_S, cookie_name
 from paqett.web.pages import access, view
 
@@ -65,7 +65,11 @@ def processors(settings: Settings) -> list[Processor]:
 
 def cookies(settings: Settings) -> list[Cookie]:
     """Both are needed for signing in, and there is no other."""
-    found = [Cookie(auth.cookie_name(settings), "keeps you signed in", settings.auth.session_max_s)]
+    found = [
+        Cookie(
+            session_cookie.cookie_name(settings), "keeps you signed in", settings.auth.session_max_s
+        )
+    ]
     if oauth.providers(settings):
         name = cookie_name(settings)
         found.append(Cookie(name, "while you sign in with a provider", HELD_S))

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from paqett.alerts import Rule, RuleChange, RuleIn
+from paqett.alert_rules import Rule, RuleChange, RuleIn
 from paqett.conditions import IN_WORDS
-from paqett.devices import Device
+from paqett.device_structs import Device
 from paqett.errors import Invalid
 from paqett.web.pages.forms import Form, convert, number
 

@@ -16,10 +16,11 @@ from litestar.template import TemplateConfig
 from paqett import __version__, oauth
 from paqett.accounts import Profile
 from paqett.app import Services
-from paqett.web import assets, auth
+from paqett.web import assets
 from paqett.web.pages import access, columns, formats, health, plots, sparks
 from paqett.web.pages.forms import Form
 from paqett.web.pages.words import DONE
+from paqett.web.session_cookie import session_cookie
 
 FOLDER = Path(__file__).parents[1] / "templates"
 HOME = "/overview"
@@ -118,7 +119,7 @@ def away(request: _Request, url: str, name: str, cookies: list[Any] | None = Non
 def _cookies(request: _Request) -> list[Any]:
     token = access.renewed(request)
     settings = request.app.state.services.settings
-    return [auth.session_cookie(settings, token)] if token else []
+    return [session_cookie(settings, token)] if token else []
 
 
 def _view(request: _Request) -> View:
