@@ -136,3 +136,24 @@ def test_however_many_strangers_ask_the_database_is_asked_once_a_second(api, mon
         assert len(asked) <= 4
 
     api.run(work)
+
+
+def test_strangers_do_not_wait_for_a_database_that_hangs(api, monkeypatch) -> None:
+    really, released = migrate.require_current, asyncio.Event()
+
+    async def hang(conn) -> list[str]:
+        await released.wait()
+        return await really(conn)
+
+    async def work(client: httpx.AsyncClient) -> None:
+        monkeypatch.setattr(migrate, "require_current", hang)
+        monkeypatch.setattr(health, "_PATIENCE_S", 0.2)
+        monkeypatch.setattr(health, "_KEPT_S", 0.0)
+        async with asyncio.timeout(5):
+            answers = await asyncio.gather(*(client.get("/readyz") for _ in range(5)))
+        assert {answer.status_code for answer in answers} == {503}
+        released.set()
+        monkeypatch.setattr(health, "_PATIENCE_S", 5.0)
+        assert (await client.get("/readyz")).status_code == 200
+
+    api.run(work)

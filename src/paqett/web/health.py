@@ -1,5 +1,6 @@
 """`/healthz`, `/readyz`, `/metrics`: for the load balancer, and for the operator."""
 
+import asyncio
 import hmac
 import time
 from typing import Any
@@ -52,9 +53,13 @@ class Readiness:
         self._ready, self._asked_at = False, -_KEPT_S
 
     async def now(self) -> bool:
-        """Whether requests can be answered, as of the last second."""
+        """Whether requests can be answered, as of the last second; a database that hangs cannot."""
         if time.monotonic() - self._asked_at >= _KEPT_S:
-            self._ready = await self._shared.now()
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    self._ready = await self._shared.now()
+            except TimeoutError:  # all wait for one connection, and it may be its host that is gone
+                self._ready = False
             self._asked_at = time.monotonic()
         return self._ready
 
