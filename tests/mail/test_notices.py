@@ -199,6 +199,16 @@ def test_preferences_that_are_none_are_422(person, ask, body) -> None:
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
 
 
+def test_a_wrong_field_is_named_with_the_object_it_is_in(person, ask) -> None:
+    ann = person()
+    for body, field in (
+        ({"fax": {}}, "fax"),
+        ({"usage": {"mail": "no"}}, "usage.mail"),
+        ({"usage": {"fax": True}}, "usage.fax"),
+    ):
+        assert ask(ann.id, "PUT", PREFERENCES, json=body).json()["field"] == field
+
+
 def test_an_event_nobody_knows_or_without_its_data_is_an_error(postman, person, events) -> None:
     ann = person()
     with pytest.raises(KeyError):

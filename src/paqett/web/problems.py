@@ -93,7 +93,10 @@ def _validation(request: _Request, error: ValidationException) -> tuple[str, dic
     named = _FIELD.search(message)
     if named is None:
         return message, {"field": first["key"]} if "key" in first else {}
-    known = _fields(request) if first.get("key") == "data" and "unknown" in message else ""
+    place = first.get("key", "data")
+    if place != "data":  # an object inside the body, named as a wrong value in it would be
+        return message, {"field": f"{place}.{named[1]}"}
+    known = _fields(request) if "unknown" in message else ""
     return message + known, {"field": named[1]}
 
 
