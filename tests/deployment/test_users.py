@@ -388,3 +388,16 @@ def test_by_hand_a_command_runs_as_the_unit_does(tmp_path: Path) -> None:
     assert urlsplit(given["PAQETT_DATABASE__URL"]).username == "paqett_worker", "it sees most"
     with pytest.raises(subprocess.CalledProcessError):
         asked(tmp_path, "somebody", "doctor")
+
+
+def test_by_hand_white_space_is_read_as_systemd_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/api.env").write_text("")
+    (tmp_path / "etc/paqett.env").write_text(
+        "  # mail\n\t; and more\n  PAQETT_MAIL__SMTP_HOST = mail.example.org \r\n"
+        'PAQETT_PRIVACY__CONTACT=" Ada "  \nnothing\n'
+    )
+    _, given = asked(tmp_path, "api", "admin", "list")
+    assert given == {
+        "PAQETT_MAIL__SMTP_HOST": "mail.example.org", "PAQETT_PRIVACY__CONTACT": " Ada ",
+    }  # fmt: skip
