@@ -6,6 +6,8 @@ from paqett.settings import Settings
 
 # database.url is everybody's, each with a role of its own
 SECRETS: dict[str, frozenset[str]] = {
+    # with the password of the API's role: nobody else reads there
+    "database.replica_url": frozenset({"api"}),
     "roles.api_password": frozenset({"migrate"}),
     "roles.ingest_password": frozenset({"migrate"}),
     "roles.worker_password": frozenset({"migrate"}),

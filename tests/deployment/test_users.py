@@ -220,7 +220,7 @@ def test_every_secret_that_can_be_set_has_its_users() -> None:
              for field in msgspec.structs.fields(section.type)
              if re.search(r"password$|secret|token$|(^|_)key$", field.name)}  # fmt: skip
     urls = {"github.token_url"}
-    assert named - urls == set(needs.SECRETS)
+    assert named - urls | {"database.replica_url"} == set(needs.SECRETS)
     for name in needs.SECRETS:
         variable = f"PAQETT_{name.replace('.', '__').upper()}"
         assert needs.in_vain(load({variable: "x"}), "nothing of that name") == [name]
@@ -318,9 +318,10 @@ def test_what_one_file_had_for_all_is_handed_out_once(tmp_path: Path) -> None:
     with (tmp_path / "paqett.env").open("a") as shared:
         shared.write(f"PAQETT_MQTT__PASSWORD={before}\nPAQETT_MAIL__SMTP_HOST=mail.example.org\n"
                      "PAQETT_MAIL__SMTP_PASSWORD=post\nPAQETT_CLIENT__KEY=pqt_mine\n"
+                     "PAQETT_DATABASE__REPLICA_URL=postgresql://paqett_api:x@replica/paqett\n"
                      "PAQETT_STRIPE__SECRET_KEY_FILE=/etc/paqett/stripe\n")  # fmt: skip
     said = install(tmp_path)
-    assert said.count("moved out of paqett.env") == 3
+    assert said.count("moved out of paqett.env") == 4
     assert before not in said
     shared_now = environ(tmp_path / "paqett.env")
     assert shared_now["PAQETT_MAIL__SMTP_HOST"] == "mail.example.org", "no secret"
@@ -331,6 +332,8 @@ def test_what_one_file_had_for_all_is_handed_out_once(tmp_path: Path) -> None:
         "ingest", "worker", "broker"
     }  # fmt: skip
     assert files["worker"]["PAQETT_MAIL__SMTP_PASSWORD"] == "post"
+    assert [name for name in files if "PAQETT_DATABASE__REPLICA_URL" in files[name]] == ["api"]
+    assert "PAQETT_DATABASE__REPLICA_URL" not in shared_now
     assert {name for name, has in files.items() if "PAQETT_STRIPE__SECRET_KEY_FILE" in has} == {
         "api", "worker"
     }  # fmt: skip
