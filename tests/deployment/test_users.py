@@ -342,6 +342,13 @@ def test_what_one_file_had_for_all_is_handed_out_once(tmp_path: Path) -> None:
     assert texts == {path.name: path.read_text() for path in tmp_path.iterdir()}
 
 
+def test_folders_are_taken_from_the_one_user_before_root_touches_what_is_in_them() -> None:
+    """It still runs broker and ingest then, and could put a link in a folder's place."""
+    steps = (ROOT / "src/paqett/local/install.sh").read_text().partition("\nsystem() {\n")[2]
+    lines = [line.strip() for line in steps.splitlines()]
+    assert lines.index("systemd-tmpfiles --create paqett.conf") < lines.index("carry_over")
+
+
 # --- paqett-as
 
 

@@ -110,6 +110,8 @@ END
 }
 
 # What one user had before there was one for each process; what is a unit's own, systemd hands over.
+# After tmpfiles.conf, which takes the folders themselves: whoever still runs as that user cannot put
+# another in a folder's place while root changes what is in it.
 carry_over() {
   local state=/var/lib/paqett
   if [ -d "$state/exports" ]; then
@@ -127,9 +129,9 @@ system() {
   program /opt/paqett
   install -D -m 0644 config/systemd/sysusers.conf /etc/sysusers.d/paqett.conf
   systemd-sysusers paqett.conf
-  carry_over
   install -D -m 0644 config/systemd/tmpfiles.conf /etc/tmpfiles.d/paqett.conf
   systemd-tmpfiles --create paqett.conf
+  carry_over
   install -m 0755 config/systemd/paqett-as /opt/paqett/bin/paqett-as
   install -m 0644 -t /etc/systemd/system config/systemd/*.service config/systemd/*.target
   install -D -m 0644 -t /etc/systemd/system/paqett-.service.d config/systemd/paqett-.service.d/*.conf
