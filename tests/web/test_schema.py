@@ -109,7 +109,7 @@ def real_things(api: Running, session: dict[str, str]) -> dict[str, Any]:
     key = post("/api-keys", {"name": "k", "scopes": scopes})
     return {
         "device_id": device, "metric": "t", "provider": "github", "key_id": key["id"],
-        "session_id": 1, "key": key["key"], "export_id": 1,
+        "session_id": 1, "key": key["key"], "export_id": 1, "channel_id": 0,
     }  # fmt: skip
 
 

@@ -89,7 +89,7 @@ class ChannelController(Controller):
             )
         return made
 
-    @delete("/{channel_id:int}", **_NEEDS)
+    @delete("/{channel_id:int}", problems=(409,), **_NEEDS)
     async def delete_channel(self, request: _Request, channel_id: FromPath[int]) -> None:
         """Delete a webhook with its log; what waits for it is not sent."""
         services: Services = request.app.state.services
@@ -97,7 +97,7 @@ class ChannelController(Controller):
         async with db.transaction(services.pool) as conn:
             await channels.delete(conn, account.id, _webhook(channel_id))
 
-    @post("/{channel_id:int}/secret", status_code=200, **_NEEDS)
+    @post("/{channel_id:int}/secret", status_code=200, problems=(409,), **_NEEDS)
     async def rotate_secret(self, request: _Request, channel_id: FromPath[int]) -> NewSecret:
         """A new secret; for 24 hours what is sent carries the signatures of both."""
         services: Services = request.app.state.services
