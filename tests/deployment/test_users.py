@@ -158,8 +158,10 @@ def test_the_spool_is_ingests_alone_and_doctor_and_privacy_check_say_so(machine:
     assert machine.as_user("paqett-ingest", keep) == "None"
     assert machine.as_user("paqett-worker", lambda: list(folder.iterdir())) == "PermissionError"
 
+    settings = machine.settings  # the checkout may be where only root reads
+
     def examined() -> str:
-        (found,) = (one for one in doctor.examine_machine(machine.settings)
+        (found,) = (one for one in doctor.examine_machine(settings)
                     if one.subject == "spool")  # fmt: skip
         return f"{found.state} {found.detail}"
 

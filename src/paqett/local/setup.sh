@@ -169,7 +169,9 @@ rule_tests() {
   fi
 }
 take_out_promtool() {
-  (cd "$1" && fetch_package prometheus && dpkg-deb --fsys-tarfile prometheus_*.deb |
+  local package=prometheus # on Debian 12
+  if apt-cache show promtool >"$scratch/log" 2>&1; then package=promtool; fi
+  (cd "$1" && fetch_package $package && dpkg-deb --fsys-tarfile "$package"_*.deb |
     tar -xO ./usr/bin/promtool >promtool && chmod 755 promtool && ./promtool --version) &&
     mv "$1/promtool" .cache/promtool
 }
