@@ -11,10 +11,10 @@ _held: dict[int, int] = {}  # the lock's file, by port
 
 
 def free_port(wanted: int, taken: tuple[int, ...] = ()) -> int:
-    """The first port that nothing listens on and no other tests were given, from where `wanted` says.
+    """A port that nothing listens on and no other tests were given, from where `wanted` says on.
 
     Between the look and the listening somebody else may look, and from 32,768 on a connection may
-    take it: so they are those from 20,000 on with the last four digits of `wanted`. Raises `OSError`.
+    take it: so it is one from 20,000 on, by the last four digits of `wanted`. Raises `OSError`.
     """
     wanted = 20_000 + wanted % 10_000
     folder = Path(tempfile.gettempdir()) / "paqett-test-ports"

@@ -52,7 +52,7 @@ class AlertRuleController(Controller):
                 conn, principal.account, devices=_devices(principal), limit=limit, cursor=cursor
             )
 
-    @post(**_NEEDS)
+    @post(problems=(404, 409), **_NEEDS)
     async def create_rule(self, request: _Request, data: JSONBody[RuleIn]) -> Rule:
         """Make a rule; it judges every fresh reading from now on."""
         services: Services = request.app.state.services

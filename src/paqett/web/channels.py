@@ -76,7 +76,7 @@ class ChannelController(Controller):
         async with db.transaction(services.pool) as conn:
             return Page(await channels.list_channels(conn, account.id, account.email), None)
 
-    @post(**_NEEDS)
+    @post(problems=(409,), **_NEEDS)
     async def create_channel(self, request: _Request, data: JSONBody[ChannelIn]) -> NewChannel:
         """Make a webhook; the secret that signs what is sent is in this answer and nowhere else."""
         services: Services = request.app.state.services

@@ -53,12 +53,15 @@ class StreamController(Controller):
     path = "/api/v1"
     tags = ["live"]  # noqa: RUF012 - litestar reads it as a class attribute
 
-    @get("/stream", responses=_RESPONSES, **needs("telemetry:read"))
+    @get("/stream", responses=_RESPONSES, problems=(409,), **needs("telemetry:read"))
     async def account_stream(self, request: Request[Any, Any, State]) -> ASGIApp:
         """Everything of the account, or of the devices the key is for."""
         return await _open(request, None)
 
-    @get("/devices/{device_id:str}/stream", responses=_RESPONSES, **needs("telemetry:read"))
+    @get(
+        "/devices/{device_id:str}/stream", responses=_RESPONSES, problems=(409,),
+        **needs("telemetry:read"),
+    )  # fmt: skip
     async def device_stream(
         self, request: Request[Any, Any, State], device_id: FromPath[str]
     ) -> ASGIApp:
