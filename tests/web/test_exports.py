@@ -278,6 +278,7 @@ def test_readings_can_be_built_again_from_the_archive(
     """
     monkeypatch.setattr(readings, "_NUMBERS_AT_ONCE", piece)
     monkeypatch.setattr(readings, "_TEXTS_AT_ONCE", piece)
+    monkeypatch.setattr(readings, "_SERIES_AT_ONCE", 1 if piece == 3 else 500)
     api = exporter()
     days = [MIDNIGHT - timedelta(days=days) for days in (3, 2, 1, 0)]
     kinds = {

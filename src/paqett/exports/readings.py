@@ -17,7 +17,7 @@ from paqett.exports.records import Form
 from paqett.readings.packed import Packed, unpack, written
 from paqett.sqlfiles import ReadingForm, array, query, readings_table, tier_query
 
-_NUMBERS_AT_ONCE, _TEXTS_AT_ONCE = 20_000, 10_000
+_NUMBERS_AT_ONCE, _TEXTS_AT_ONCE, _SERIES_AT_ONCE = 20_000, 10_000, 500
 _US = timedelta(microseconds=1)
 _encode = msgspec.json.Encoder().encode
 
@@ -100,20 +100,20 @@ class Readings:
         self, stretch: Stretch, series: list[int], limit: int,
         read: Callable[[Stretch, dict[str, Any]], Any],
     ) -> AsyncIterator[Piece]:  # fmt: skip
-        left, first = series, stretch.start
+        left, first, asked = series, stretch.start, _SERIES_AT_ONCE
         while left:
             values = {
-                "account": self._account, "series": array(left), "first": first,
+                "account": self._account, "series": array(left[:asked]), "first": first,
                 "from": stretch.start, "to": stretch.end, "limit": limit,
             }  # fmt: skip
             piece: Piece | None = await read(stretch, values)
-            if piece is None:
-                return
-            yield piece
-            if piece.rows < limit:
-                return
-            left = left[left.index(piece.last_series) :]
-            first = piece.last_time + _US
+            if piece is not None:
+                yield piece
+            if piece is not None and piece.rows == limit:
+                left = left[left.index(piece.last_series) :]
+                first = piece.last_time + _US
+            else:  # there is no more of those; where they have little, more of them at once
+                left, first, asked = left[asked:], stretch.start, 2 * asked
 
     async def _numbers(self, stretch: Stretch, values: dict[str, Any]) -> Piece | None:
         statement = tier_query("archive_readings", stretch.tier)

@@ -1,6 +1,7 @@
 """`paqett worker`: procrastinate's worker with our tasks, and a round of upkeep."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -55,6 +56,7 @@ _ERASE_EVERY_S = 10.0
 _Round = Callable[[Services], Awaitable[None]]
 _WATCH_EVERY_S = 2.0
 _WEBHOOKS_AT_A_TIME = 16
+_SWITCH_S = 0.0005  # a thread that writes an archive lets the others go on as often
 _LOOK_FOR_JOBS_EVERY_S = 1.0
 _EXPORT_STOPS_S = 1.0
 _EXPORTS_EVERY_S = 30.0
@@ -67,6 +69,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     Raises `ConfigurationError` for mail settings that would send in clear.
     """
     mail_transport.check(settings.mail)
+    sys.setswitchinterval(_SWITCH_S)
     await wait_for_database(settings, stop)
     if stop.is_set():
         return
